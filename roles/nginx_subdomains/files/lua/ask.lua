@@ -1,0 +1,73 @@
+-- SPDX-License-Identifier: GPL-3.0-or-later
+-- The door that the front end asks before it orders a certificate: yes for a live tunnel, and for so many new names a week.
+-- What was granted stands in a file too, a line "time name" each, so that a restart forgets nothing.
+local tunnels = require "tunnels"
+local settings = require "settings"
+local ask = {}
+
+local ledger = "/var/lib/tunnel/certificates"
+local week = 7 * 86400
+local remembered = 90 * 86400 -- for so long a name's certificate may be renewed without being new
+local granted = ngx.shared.granted
+
+-- master, at start and at reload: reads the ledger and leaves out what is too old.
+function ask.load()
+  local file = io.open(ledger)
+  if not file then return end
+  local kept = {}
+  for line in file:lines() do
+    local time, name = line:match "^(%d+) (%S+)$"
+    local left = time and time + remembered - ngx.time()
+    if left and left > 0 then
+      granted:set(name, tonumber(time), left)
+      kept[#kept + 1] = line .. "\n"
+    end
+  end
+  file:close()
+  local new = assert(io.open(ledger .. ".new", "w"))
+  assert(new:write(table.concat(kept)))
+  assert(new:close())
+  assert(os.rename(ledger .. ".new", ledger))
+end
+
+local function granted_this_week()
+  local count, since = 0, ngx.time() - week
+  for _, name in ipairs(granted:get_keys(0)) do
+    if (granted:get(name) or 0) > since then count = count + 1 end
+  end
+  return count
+end
+
+local function record(name)
+  local file, problem = io.open(ledger, "a")
+  if file then
+    _, problem = file:write(ngx.time(), " ", name, "\n")
+    file:close()
+  end
+  if problem then ngx.log(ngx.ERR, "can not remember that ", name, " may have a certificate: ", problem) end
+end
+
+-- content: answers ?domain=… with 200, or 403 and a reason.
+function ask.answer()
+  local domain = ngx.var.arg_domain or ""
+  local label = domain:sub(-#settings.below) == settings.below and domain:sub(1, -#settings.below - 1)
+  local refused
+  if not label or not tunnels.find(label) then
+    refused = "not the name of a live tunnel"
+  elseif not granted:get(label) then
+    -- add() is atomic, so no two workers grant the last certificate. No yield between the two, or the lock would wait for itself.
+    while not granted:add("\0lock", 0, 5) do ngx.sleep(0.01) end
+    if granted_this_week() < settings.certificates_per_week then
+      granted:set(label, ngx.time(), remembered)
+      record(label)
+    else
+      refused = "the certificates of this week are used up"
+      ngx.log(ngx.WARN, "no certificate for ", domain, ": ", refused, " (", settings.certificates_per_week, ")")
+    end
+    granted:delete "\0lock"
+  end
+  ngx.status = refused and 403 or 200
+  ngx.say(refused or "yes")
+end
+
+return ask

@@ -1,0 +1,55 @@
+-- SPDX-License-Identifier: GPL-3.0-or-later
+-- Who listens in this network namespace, as the kernel says it in /proc/net/tcp and tcp6. So a tunnel is known to be there without a
+-- connection to it, which its owner's service would see.
+local listeners = {}
+
+local fresh = 1      -- seconds for which "it listens" is believed without a look
+local pause = 0.05   -- seconds between two looks, whoever asks: a thousand dead names cost no more than twenty looks a second
+
+local seen, looked = {}, -math.huge
+
+-- The kernel writes an address as 32 bit words in the byte order of the machine.
+local little = require("ffi").abi "le"
+local function word(bytes)
+  return little and bytes:gsub("(..)(..)(..)(..)", "%4%3%2%1") or bytes
+end
+
+local function key(address, port)
+  local hex
+  if address:find(":", 1, true) then
+    hex = address:gsub(":", ""):upper():gsub("........", word)
+  else
+    hex = word(string.format("%02X%02X%02X%02X", address:match "^(%d+)%.(%d+)%.(%d+)%.(%d+)$"))
+  end
+  return hex .. string.format(":%04X", port)
+end
+
+local function look()
+  local now = {}
+  for _, file in ipairs { "/proc/net/tcp", "/proc/net/tcp6" } do
+    local lines = assert(io.open(file))
+    lines:read "*l"
+    for line in lines:lines() do
+      local where, state = line:match "^%s*%d+: (%x+:%x+) %x+:%x+ (%x%x)"
+      if state ~= "0A" then break end -- the listeners come first
+      now[where] = true
+    end
+    lines:close()
+  end
+  ngx.update_time()
+  seen, looked = now, ngx.now()
+end
+
+-- Whether something listens on the address (an IPv4 address, or an IPv6 address with all eight groups of four digits) and port.
+function listeners.has(address, port)
+  local where, asked = key(address, port), ngx.now()
+  if seen[where] and asked - looked < fresh then return true end
+  -- Not seen: look again, so that a tunnel that was opened a moment ago is found at once.
+  if asked - looked < pause then
+    ngx.sleep(pause)
+  end
+  if looked <= asked then look() end
+  return seen[where] or false
+end
+
+return listeners

@@ -1,0 +1,33 @@
+-- SPDX-License-Identifier: GPL-3.0-or-later
+-- Our own pages, where no tunnel answers.
+local tunnels = require "tunnels"
+local pages = {}
+
+local texts = {}
+for _, name in ipairs { "nobody", "crowded", "down", "silent" } do
+  local file = assert(io.open("/etc/proxme-tunnel/pages/" .. name .. ".html"))
+  texts[name] = file:read "*a"
+  file:close()
+end
+
+-- content: the page, with the visited label and the forward that its owner would type. A label is letters, digits and hyphens.
+function pages.show(name, status)
+  local label = ngx.var.label:match "^(.+)%-%-local$" or ngx.var.label
+  local forward = label:match "^%d+$" and label .. ":localhost:80" or (label == "" and "NAME" or label) .. ":80:localhost:3000"
+  local values = { host = ngx.var.host, forward = forward }
+  local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }
+  ngx.status = status
+  ngx.header.content_type = "text/html; charset=utf-8"
+  ngx.header.cache_control = "no-store"
+  ngx.print((texts[name]:gsub("{(%l+)}", function(key)
+    return values[key] and (values[key]:gsub('[&<>"]', entities))
+  end)))
+end
+
+-- content: dialling the tunnel failed. Either its service does not answer, or its listener vanished within the last second.
+function pages.failed()
+  if tunnels.find(ngx.var.label) then return pages.show("down", 502) end
+  return pages.show("nobody", 404)
+end
+
+return pages

@@ -1,0 +1,70 @@
+-- SPDX-License-Identifier: GPL-3.0-or-later
+-- The phases of a visitor's request.
+local balancer = require "ngx.balancer"
+local tunnels = require "tunnels"
+local settings = require "settings"
+local visit = {}
+
+local day = 86400
+
+-- For a server that answers to localhost alone: Host is localhost, and Origin and Referer are too, but only where they are this very host's,
+-- so that the server's own protection against foreign pages stays whole.
+local function pretend_localhost(tunnel)
+  local own, request = "https://" .. ngx.var.told_host, ngx.req
+  local there = tunnel.scheme .. "://" .. tunnel.localhost
+  local headers = request.get_headers()
+  if headers.origin == own then request.set_header("Origin", there) end
+  local referer = headers.referer
+  if type(referer) == "string" and referer:sub(1, #own + 1) == own .. "/" then
+    request.set_header("Referer", there .. referer:sub(#own + 1))
+  end
+  for _, name in ipairs { "X-Forwarded-Host", "X-Forwarded-Proto" } do request.clear_header(name) end
+  ngx.var.told_host = tunnel.localhost
+end
+
+-- rewrite: finds the tunnel, or ends the request.
+function visit.route()
+  local tunnel = tunnels.find(ngx.var.label)
+  if not tunnel then return ngx.exit(404) end
+  if ngx.var.http_x_forwarded_proto == "http" then
+    return ngx.redirect("https://" .. ngx.var.told_host .. ngx.var.request_uri, 308)
+  end
+  ngx.ctx.tunnel = tunnel
+  ngx.var.tunnel_scheme, ngx.var.tunnel_source = tunnel.scheme, tunnel.source
+  if tunnel.localhost then
+    ngx.ctx.visited = ngx.var.told_host
+    pretend_localhost(tunnel)
+  end
+end
+
+-- balancer: dials the tunnel.
+function visit.dial()
+  local tunnel = ngx.ctx.tunnel
+  local stream = ngx.var.upgrade ~= "" or (ngx.var.http_accept or ""):find("text/event-stream", 1, true)
+  assert(balancer.set_timeouts(5, 60, stream and day or settings.answer_timeout))
+  assert(balancer.set_current_peer(tunnel.address:find(":", 1, true) and "[" .. tunnel.address .. "]" or tunnel.address, tunnel.port))
+end
+
+-- header_filter: what a service that believes to be localhost says of itself is true of the visited host.
+function visit.mend()
+  local visited = ngx.ctx.visited
+  if not visited then return end
+  local header, localhost = ngx.header, ngx.ctx.tunnel.localhost
+  local location = header.location
+  if type(location) == "string" then
+    local authority, path = location:match "^https?://([^/?#]*)(.*)$"
+    if authority == localhost or authority == localhost:gsub("^localhost", "127.0.0.1") then
+      header.location = "https://" .. visited .. path
+    end
+  end
+  local cookies = header.set_cookie
+  if cookies then
+    if type(cookies) == "string" then cookies = { cookies } end
+    for i, cookie in ipairs(cookies) do
+      cookies[i] = cookie:gsub(";%s*[Dd][Oo][Mm][Aa][Ii][Nn]%s*=%s*%.?localhost%s*%f[;\0]", "")
+    end
+    header.set_cookie = cookies
+  end
+end
+
+return visit
