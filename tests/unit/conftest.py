@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the unit tests share: the checkout, its files, and the tools of the interpreter's own environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the top of the checkout."""
+    return Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def sources(root) -> list[Path]:
+    """Return every file that git has or would take, relative to the checkout's top."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return sorted(Path(name) for name in set(listed.split("\0")) if name and (root / name).is_file())
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """Return an environment in which the interpreter's tools come first and no setting of Ansible leaks in."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+    return own | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "ANSIBLE_HOME": str(tmp_path_factory.mktemp("ansible")),
+        "ANSIBLE_NOCOLOR": "1",
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def run(root, environment) -> Run:
+    """Return a function that runs a tool of the interpreter's environment and fails the test with the tool's output."""
+
+    def _run(tool, *arguments, cwd=root, **variables):
+        command = [str(BIN / tool), *map(str, arguments)]
+        done = subprocess.run(command, cwd=cwd, env=environment | variables, capture_output=True, text=True)
+        if done.returncode:
+            pytest.fail(f"{tool} exited with {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+        return done
+
+    return _run
