@@ -2,7 +2,7 @@
 """The main path: whoever opens a tunnel has an HTTPS address."""
 
 import pytest
-from world import Client, Visitor, Web
+from world import Client, Visitor, Web, until
 
 VERSIONS = ["1.1", "2", "3"]
 
@@ -75,4 +75,4 @@ def test_the_address_ends_with_the_tunnel(client: Client, web: Web, visitor: Vis
     """A name that nobody holds any more gets a page that says so."""
     with client.tunnel("guest-gone:80", to=web):
         assert visitor.get(f"https://guest-gone.{domain}/").status == 200
-    assert visitor.get(f"https://guest-gone.{domain}/").status == 404
+    until("the name is free", lambda: visitor.get(f"https://guest-gone.{domain}/").status == 404, within=3)

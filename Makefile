@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+PYTHON ?= python3
+# Variables of the command line (make demo TUNNEL_SSH_PORT=2022) reach the programs by themselves.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+.venv/ready: requirements-dev.txt
+	@tools/venv.sh $(PYTHON)
+
+venv: .venv/ready
+
+setup: .venv/ready ## Make .venv, and have a Docker engine
+	@tools/engine.sh
+
+test: setup ## Run everything; ONLY=default runs that scenario alone
+	pytest $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios)
+
+lint: venv ## Run the linters
+	pytest tests/unit/test_lint.py
+
+unit: venv ## Run the tests that need no instance
+	pytest tests/unit
+
+demo: setup ## Start a tunnel host on this machine and open a tunnel
+	@python tools/demo.py up
+
+demo-down: venv ## Remove every trace of it
+	@python tools/demo.py down
+
+bench: setup ## Measure the host of `molecule converge`
+	python tests/bench/bench.py
+
+clean: ## Remove the scenarios, the test images and .venv
+	@if [ -e .venv/ready ]; then python tools/demo.py clean; fi
+	rm -rf .venv .cache .pytest_cache .ruff_cache build
+
+.PHONY: help venv setup test lint unit demo demo-down bench clean

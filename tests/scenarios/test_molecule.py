@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs each Molecule scenario, one step of it a test, in order.
+
+The tests of tests/e2e, which the step `verify` runs, are reported one by one as its subtests. After a failed step the
+following ones fail at once. The instance is destroyed at the end, unless KEEP=1.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[2]
+# `demo` is tested by `make demo` itself.
+SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml") if path.parent.name != "demo")
+
+
+def steps(scenario: str) -> list[str]:
+    """The steps of a scenario, in order, with repeated ones numbered: ["create", "check", ..., "check-2", ...]."""
+    shared = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())
+    own = yaml.safe_load((ROOT / "molecule" / scenario / "molecule.yml").read_text()) or {}
+    sequence = own.get("scenario", {}).get("test_sequence") or shared["scenario"]["test_sequence"]
+    counts: dict[str, int] = {}
+    numbered = []
+    for step in sequence:
+        counts[step] = counts.get(step, 0) + 1
+        numbered.append(step if counts[step] == 1 else f"{step}-{counts[step]}")
+    return numbered
+
+
+class Scenario:
+    """One scenario's run."""
+
+    def __init__(self, name: str) -> None:
+        """The output of the step `verify` goes to a folder of our own."""
+        self.name = name
+        self.folder = ROOT / ".cache" / name
+        self.failed: str | None = None
+
+    def molecule(self, action: str) -> int:
+        """Run one action with its output shown as it comes; its exit code."""
+        environment = {
+            **os.environ,
+            "MOLECULE_COMMAND_BORDERS": "false",
+            "PROXME_VERIFY_FOLDER": str(self.folder),
+        }
+        command = [sys.executable, "-m", "molecule", action, "--scenario-name", self.name]
+        environment["PATH"] = f"{pathlib.Path(sys.executable).parent}:{environment['PATH']}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "verify.log"
+        if action == "verify":
+            log.unlink(missing_ok=True)
+        done = threading.Event()
+        follower = threading.Thread(target=follow, args=(log, done))
+        follower.start()
+        try:
+            return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        finally:
+            done.set()
+            follower.join()
+
+
+def follow(log: pathlib.Path, done: threading.Event) -> None:
+    """Show what is written to `log`, while Ansible keeps it back, until `done` is set."""
+    shown = 0
+    while True:
+        last = done.is_set()
+        if log.exists():
+            data = log.read_bytes()
+            sys.stdout.write(data[shown:].decode(errors="replace"))
+            sys.stdout.flush()
+            shown = len(data)
+        if last:
+            return
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def scenarios() -> Iterator[dict[str, Scenario]]:
+    """The runs so far; what is left of them is destroyed at the end, also when the tests are interrupted."""
+    runs: dict[str, Scenario] = {}
+    yield runs
+    if not os.environ.get("KEEP"):
+        for run in runs.values():
+            run.molecule("destroy")
+
+
+@pytest.mark.scenario
+@pytest.mark.parametrize(
+    ("name", "step"), [pytest.param(name, step, id=f"{name}-{step}") for name in SCENARIOS for step in steps(name)]
+)
+def test_scenario(
+    name: str,
+    step: str,
+    scenarios: dict[str, Scenario],
+    subtests: pytest.Subtests,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = scenarios.setdefault(name, Scenario(name))
+    if run.failed:
+        pytest.fail(f"not tried, as the step {run.failed} of {name} failed before", pytrace=False)
+    last = step.startswith("destroy") and step == steps(name)[-1]
+    if last and os.environ.get("KEEP"):
+        return
+    # Until it has passed; also if it is interrupted.
+    run.failed = step
+    with capfd.disabled():
+        print(f"\n=== {name}: {step}", flush=True)
+        code = run.molecule(step.partition("-")[0])
+    report = run.folder / "verify.xml"
+    if step.startswith("verify") and report.exists():
+        for case in ElementTree.parse(report).iter("testcase"):
+            with subtests.test(f"{case.get('classname')}::{case.get('name')}"):
+                for kind in ("failure", "error", "skipped"):
+                    if (found := case.find(kind)) is not None:
+                        text = f"{kind}: {found.text or found.get('message')}"
+                        if kind == "skipped":
+                            pytest.skip(text)
+                        pytest.fail(text, pytrace=False)
+    if code:
+        pytest.fail(f"molecule {step} of the scenario {name} failed; its output is above", pytrace=False)
+    run.failed = None

@@ -1,0 +1,312 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A tunnel host on this machine: demo.py up | down | clean.
+
+up     makes an instance (Molecule's scenario `demo`), runs the site playbook on it, keeps a tunnel to a small page
+       open, fetches that page over verified HTTPS, and says how to try it by hand. May be run again at any time.
+down   removes every trace of it.
+clean  removes all scenarios and the images they were made from.
+
+The instance is reached at 127.0.0.1, at TUNNEL_SSH_PORT (2222), TUNNEL_HTTP_PORT (8080) and TUNNEL_HTTPS_PORT (8443).
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import docker
+import httpx
+from docker.errors import NotFound
+from rich.console import Console
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".demo"
+STATE = FOLDER / "molecule"
+LOG = FOLDER / "log"
+MADE = FOLDER / "ports.json"
+DOMAIN = "proxme.localhost"
+NAME = "guest-demo"
+LABEL = "proxme.scenario"
+NETWORK = "proxme-demo"
+HOST = "proxme-demo-host"
+ROOT_CERTIFICATE = "/var/lib/proxme-tunnel/caddy_frontend/data/caddy/pki/authorities/local/root.crt"
+TOOLS = "proxme-test/tools:latest"
+
+console = Console(highlight=False)
+started = time.monotonic()
+
+
+def port(name: str, default: int) -> int:
+    """A port from the environment."""
+    text = os.environ.get(f"TUNNEL_{name}_PORT") or str(default)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise SystemExit(f"TUNNEL_{name}_PORT={text} is no port: write a number from 1 to 65535.")
+    return int(text)
+
+
+PORTS = {"SSH": port("SSH", 2222), "HTTP": port("HTTP", 8080), "HTTPS": port("HTTPS", 8443)}
+
+
+def say(text: str) -> None:
+    """Show a step that is done."""
+    console.print(f"[dim]{time.monotonic() - started:4.0f} s[/dim]  {text}")
+
+
+def molecule(*arguments: str, announce: str) -> None:
+    """Run molecule on the scenario; show its tasks as they come, keep the whole output in the log."""
+    environment = {
+        **os.environ,
+        **{f"TUNNEL_{name}_PORT": str(number) for name, number in PORTS.items()},
+        "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(STATE),
+        "MOLECULE_COMMAND_BORDERS": "false",
+        "ANSIBLE_FORCE_COLOR": "0",
+        "NO_COLOR": "1",
+        "COLUMNS": "160",
+    }
+    command = [sys.executable, "-m", "molecule", *arguments, "--scenario-name", "demo"]
+    FOLDER.mkdir(exist_ok=True)
+    with LOG.open("a") as log, console.status(announce) as status:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout
+        role = None
+        for line in process.stdout:
+            log.write(line)
+            if task := re.match(r"TASK \[(.*?)\] \*", line):
+                status.update(f"{announce}: {task[1]}")
+                now = task[1].partition(" : ")[0] if " : " in task[1] else None
+                if now and now != role:
+                    role = now
+                    say(f"{announce}: {role}")
+        code = process.wait()
+    if code:
+        tail = [line for line in LOG.read_text().splitlines() if line.strip()][-40:]
+        console.print("\n".join(tail), markup=False)
+        raise SystemExit(f"molecule {arguments[0]} failed; all it said is in {LOG.relative_to(ROOT)}")
+
+
+def engine() -> docker.DockerClient:
+    """The Docker engine of this machine."""
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        raise SystemExit(f"No Docker engine answers ({error}). `make setup` installs one.") from error
+    return client
+
+
+def check_ports() -> None:
+    """Refuse ports that somebody has, before anything starts."""
+    if len(set(PORTS.values())) < len(PORTS):
+        raise SystemExit(f"The three ports must differ: {', '.join(f'TUNNEL_{k}_PORT={v}' for k, v in PORTS.items())}")
+    for name, number in PORTS.items():
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)[: 2 if name == "HTTPS" else 1]:
+            with socket.socket(socket.AF_INET, kind) as probe:
+                if kind == socket.SOCK_STREAM:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", number))
+                except OSError as error:
+                    protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
+                    free = number + 10000 if number < 50000 else number - 10000
+                    raise SystemExit(
+                        f"Port {number}/{protocol} of 127.0.0.1 can't be had ({error.strerror}). "
+                        f"Choose another: make demo TUNNEL_{name}_PORT={free}"
+                    ) from error
+
+
+def wake(client: docker.DockerClient) -> bool:
+    """Start what is stopped of an earlier demo; whether there is a whole one, with the wanted ports."""
+    if not (STATE / "env.json").exists() or not MADE.exists() or json.loads(MADE.read_text()) != PORTS:
+        return False
+    with contextlib.suppress(NotFound):
+        client.containers.get("proxme-test-registry").start()
+    try:
+        for name in ("proxme-demo-ca", HOST):
+            # Does nothing where it runs.
+            client.containers.get(name).start()
+    except docker.errors.DockerException:
+        return False
+    return True
+
+
+def user_side(client: docker.DockerClient) -> None:
+    """What a user of the tunnel host brings: a web page, and ssh that keeps a tunnel to it open."""
+    address = json.loads((STATE / "env.json").read_text())["ca_address"]
+    command = ["ssh", "-N", "-p", str(PORTS["SSH"]), "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15"]
+    command += ["-o", "StrictHostKeyChecking=accept-new", "-R", f"{NAME}:80:web:80", f"tunnel@{DOMAIN}"]
+    for name, what in (("web", ["web.py", "--name", "the demo"]), ("client", command)):
+        full = f"proxme-demo-{name}"
+        with contextlib.suppress(NotFound):
+            client.containers.get(full).remove(force=True, v=True)
+        networking = client.api.create_networking_config({NETWORK: client.api.create_endpoint_config(aliases=[name])})
+        config = client.api.create_host_config(
+            dns=[address], network_mode=NETWORK, restart_policy={"Name": "unless-stopped"}
+        )
+        labels = {LABEL: "demo"}
+        client.api.create_container(
+            TOOLS, what, name=full, hostname=name, labels=labels, host_config=config, networking_config=networking
+        )
+        client.api.start(full)
+
+
+def in_container(client: docker.DockerClient, name: str, *command: str) -> str:
+    """Output of a command in a container; "" if it fails."""
+    code, output = client.containers.get(name).exec_run(list(command), demux=True)
+    return (output[0] or b"").decode() if code == 0 else ""
+
+
+def await_text(awaited: str, probe: Callable[[], str], seconds: float = 30) -> str:
+    """Poll until `probe` returns text; fail with what was awaited."""
+    deadline = time.monotonic() + seconds
+    last = ""
+    while time.monotonic() < deadline:
+        try:
+            if text := probe():
+                return text
+        except httpx.HTTPError as error:
+            last = f" Last seen: {error!r}"
+        time.sleep(0.3)
+    raise SystemExit(f"Waited {seconds:.0f} s for {awaited}, in vain.{last}\nThe log is {LOG.relative_to(ROOT)}")
+
+
+def fetch(url: str, ca: pathlib.Path) -> str:
+    """Body of a URL below our domain, fetched from 127.0.0.1 with the certificate verified; "" if it isn't 200."""
+    wanted = httpx.URL(url)
+    with httpx.Client(verify=ssl.create_default_context(cafile=ca), http2=True, timeout=10) as client:
+        answer = client.get(
+            wanted.copy_with(host="127.0.0.1"),
+            headers={"Host": f"{wanted.host}:{wanted.port}"},
+            extensions={"sni_hostname": wanted.host},
+        )
+    return answer.text if answer.status_code == 200 else ""
+
+
+def resolves(name: str) -> bool:
+    """Whether this machine finds a name below .localhost by itself; not every resolver does."""
+    try:
+        return any(entry[4][0] in ("127.0.0.1", "::1") for entry in socket.getaddrinfo(name, None))
+    except OSError:
+        return False
+
+
+def up() -> None:
+    """Make the demo, or bring it up to date."""
+    client = engine()
+    if not wake(client):
+        if client.containers.list(all=True, filters={"label": f"{LABEL}=demo"}):
+            molecule("destroy", announce="Removing what is left of an earlier demo")
+        check_ports()
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        molecule("create", announce="Making the instance")
+        MADE.write_text(json.dumps(PORTS))
+        say("the instance has booted")
+    molecule("converge", announce="Running the site playbook")
+    say("the tunnel host is set up")
+
+    ca = FOLDER / "ca.pem"
+    ca.write_text(await_text("Caddy's root certificate", lambda: in_container(client, HOST, "cat", ROOT_CERTIFICATE)))
+    user_side(client)
+    url = f"https://{NAME}.{DOMAIN}:{PORTS['HTTPS']}/"
+    keys = await_text(
+        "the host's keys",
+        lambda: in_container(client, "proxme-demo-client", "ssh-keyscan", "-p", str(PORTS["SSH"]), DOMAIN),
+    )
+    (FOLDER / "known_hosts").write_text(keys + keys.replace(f"[{DOMAIN}]", "[127.0.0.1]"))
+    await_text(f"the page at {url}", lambda: fetch(url, ca))
+    say(f"{url} answers, its certificate verified")
+
+    host = DOMAIN if resolves(DOMAIN) else "127.0.0.1"
+    facts = {
+        "TUNNEL_HOST": host,
+        "TUNNEL_SSH_PORT": PORTS["SSH"],
+        "TUNNEL_HTTP_PORT": PORTS["HTTP"],
+        "TUNNEL_HTTPS_PORT": PORTS["HTTPS"],
+        "TUNNEL_DOMAIN": DOMAIN,
+        "TUNNEL_USER": "tunnel",
+        "TUNNEL_CA": ca,
+    }
+    (FOLDER / "env").write_text("".join(f"{key}={shlex.quote(str(value))}\n" for key, value in facts.items()))
+    ssh = f"ssh -p {PORTS['SSH']} -o ExitOnForwardFailure=yes -o UserKnownHostsFile=.demo/known_hosts"
+    console.print(
+        f"""
+A page behind a tunnel:   {url}
+The CA to trust for it:   .demo/ca.pem
+                          curl --cacert .demo/ca.pem {url}
+
+A tunnel of your own, to port 3000 of this machine:
+  {ssh} -NR guest-me:80:localhost:3000 tunnel@{host}
+  curl --cacert .demo/ca.pem https://guest-me.{DOMAIN}:{PORTS["HTTPS"]}/
+
+For scripts: .demo/env     Commands and explanations: https://{DOMAIN}:{PORTS["HTTPS"]}/
+Away with it: make demo-down""",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def others(client: docker.DockerClient) -> list[str]:
+    """Containers of other scenarios."""
+    found = client.containers.list(all=True, filters={"label": LABEL})
+    return [item.name for item in found if item.labels[LABEL] not in ("demo", "shared")]
+
+
+def remove_images(client: docker.DockerClient) -> None:
+    """Remove the registry that stands in, and the images that the scenarios were made from."""
+    for container in client.containers.list(all=True, filters={"label": f"{LABEL}=shared"}):
+        container.remove(force=True, v=True)
+    for image in client.images.list(filters={"reference": "proxme-test/*"}):
+        for tag in image.tags:
+            if tag.startswith("proxme-test/"):
+                client.images.remove(tag, force=True)
+    # Earlier versions, and stages of a build.
+    for label in ("proxme.sources", "proxme.stage"):
+        client.images.prune(filters={"dangling": True, "label": label})
+
+
+def down() -> None:
+    """Remove every trace of the demo."""
+    client = engine()
+    molecule("destroy", announce="Removing the instance")
+    if left := others(client):
+        say(f"the images stay: {', '.join(left)} use them")
+    else:
+        remove_images(client)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    say("nothing of the demo is left")
+
+
+def clean() -> None:
+    """Remove all scenarios and images."""
+    client = engine()
+    for container in client.containers.list(all=True, filters={"label": LABEL}):
+        container.remove(force=True, v=True)
+    for network in client.networks.list(filters={"label": LABEL}):
+        network.remove()
+    remove_images(client)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    say("the scenarios and their images are gone")
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["up", "down", "clean"])
+    {"up": up, "down": down, "clean": clean}[parser.parse_args().action]()
+
+
+if __name__ == "__main__":
+    main()
