@@ -40,8 +40,10 @@ NAME = "guest-demo"
 LABEL = "proxme.scenario"
 NETWORK = "proxme-demo"
 HOST = "proxme-demo-host"
-ROOT_CERTIFICATE = "/var/lib/proxme-tunnel/caddy_frontend/data/caddy/pki/authorities/local/root.crt"
+ROOT_CERTIFICATE = "/var/lib/proxme-tunnel/caddy_frontend/caddy/pki/authorities/local/root.crt"
 TOOLS = "proxme-test/tools:latest"
+# A step that takes longer, in seconds, is worth a line of its own.
+LONG = 4
 
 console = Console(highlight=False)
 started = time.monotonic()
@@ -60,11 +62,11 @@ PORTS = {"SSH": port("SSH", 2222), "HTTP": port("HTTP", 8080), "HTTPS": port("HT
 
 def say(text: str) -> None:
     """Show a step that is done."""
-    console.print(f"[dim]{time.monotonic() - started:4.0f} s[/dim]  {text}")
+    console.print(f"[dim]{time.monotonic() - started:4.0f} s[/dim]  {text}", soft_wrap=True)
 
 
 def molecule(*arguments: str, announce: str) -> None:
-    """Run molecule on the scenario; show its tasks as they come, keep the whole output in the log."""
+    """Run molecule on the scenario; show its tasks as they come, the long ones for good; all it says is in the log."""
     environment = {
         **os.environ,
         **{f"TUNNEL_{name}_PORT": str(number) for name, number in PORTS.items()},
@@ -75,22 +77,23 @@ def molecule(*arguments: str, announce: str) -> None:
         "NO_COLOR": "1",
         "COLUMNS": "160",
     }
-    command = [sys.executable, "-m", "molecule", *arguments, "--scenario-name", "demo"]
+    # Molecule finds its base by itself only in a git checkout.
+    base = str(ROOT / ".config/molecule/config.yml")
+    command = [sys.executable, "-m", "molecule", "--base-config", base, *arguments, "--scenario-name", "demo"]
     FOLDER.mkdir(exist_ok=True)
     with LOG.open("a") as log, console.status(announce) as status:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert process.stdout
-        role = None
+        task, since = "starting Ansible", time.monotonic()
         for line in process.stdout:
             log.write(line)
-            if task := re.match(r"TASK \[(.*?)\] \*", line):
-                status.update(f"{announce}: {task[1]}")
-                now = task[1].partition(" : ")[0] if " : " in task[1] else None
-                if now and now != role:
-                    role = now
-                    say(f"{announce}: {role}")
+            if found := re.match(r"TASK \[(.*?)\] \*", line):
+                if time.monotonic() - since > LONG:
+                    say(f"{announce}: {task}")
+                task, since = found[1], time.monotonic()
+                status.update(f"{announce}: {task}")
         code = process.wait()
     if code:
         tail = [line for line in LOG.read_text().splitlines() if line.strip()][-40:]
@@ -211,6 +214,11 @@ def up() -> None:
             molecule("destroy", announce="Removing what is left of an earlier demo")
         check_ports()
         shutil.rmtree(FOLDER, ignore_errors=True)
+        # Molecule would do it, too, but show nothing meanwhile.
+        with console.status("Building the images"):
+            build = [sys.executable, str(ROOT / "tests/images/build.py"), "host:trixie", "tools", "caddy"]
+            if subprocess.run(build, stdout=sys.stderr, check=False).returncode:
+                raise SystemExit("The images can't be built; see above.")
         molecule("create", announce="Making the instance")
         MADE.write_text(json.dumps(PORTS))
         say("the instance has booted")
@@ -259,9 +267,9 @@ Away with it: make demo-down""",
 
 
 def others(client: docker.DockerClient) -> list[str]:
-    """Containers of other scenarios."""
+    """Other scenarios that have containers."""
     found = client.containers.list(all=True, filters={"label": LABEL})
-    return [item.name for item in found if item.labels[LABEL] not in ("demo", "shared")]
+    return sorted({item.labels[LABEL] for item in found} - {"demo", "shared"})
 
 
 def remove_images(client: docker.DockerClient) -> None:
@@ -282,7 +290,7 @@ def down() -> None:
     client = engine()
     molecule("destroy", announce="Removing the instance")
     if left := others(client):
-        say(f"the images stay: {', '.join(left)} use them")
+        say(f"the images stay, as other scenarios use them: {', '.join(left)}")
     else:
         remove_images(client)
     shutil.rmtree(FOLDER, ignore_errors=True)

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The main path: whoever opens a tunnel has an HTTPS address."""
 
+import itertools
+
 import pytest
-from world import Client, Visitor, Web, until
+from world import Client, Visitor, Web, World, until
 
 VERSIONS = ["1.1", "2", "3"]
 
 
-@pytest.mark.parametrize("http", VERSIONS)
-def test_a_port_becomes_an_address(client: Client, web: Web, visitor: Visitor, domain: str, http: str) -> None:
-    """-R 8080:… answers at https://8080.<domain>."""
-    with client.tunnel("8080", to=web):
-        answer = visitor.get(f"https://8080.{domain}/echo/here?a=b", http=http)
-    assert (answer.status, answer.version) == (200, http), answer.error
-    assert answer.json()["path"] == "/echo/here?a=b"
-    assert answer.sent("Host") == [f"8080.{domain}"]
+@pytest.mark.parametrize(("forward", "label"), [("8080", "8080"), ("guest-x:80", "guest-x")])
+def test_a_forward_becomes_an_address(
+    client: Client, web: Web, visitor: Visitor, domain: str, forward: str, label: str
+) -> None:
+    """-R 8080:… answers at https://8080.<domain>, -R guest-x:80:… at https://guest-x.<domain>, in each HTTP."""
+    with client.tunnel(forward, to=web):
+        for http in VERSIONS:
+            answer = visitor.get(f"https://{label}.{domain}/echo/here?a=b", http=http)
+            assert (answer.status, answer.version) == (200, http), answer.error
+            assert answer.json()["service"] == "web"
+            assert answer.json()["path"] == "/echo/here?a=b"
+            assert answer.sent("Host") == [f"{label}.{domain}"]
 
 
 def test_the_server_chooses_a_port_and_the_client_prints_it(
@@ -26,53 +32,113 @@ def test_the_server_chooses_a_port_and_the_client_prints_it(
         assert visitor.get(f"https://{port}.{domain}/").status == 200
 
 
-@pytest.mark.parametrize("http", VERSIONS)
-def test_a_name_becomes_an_address(client: Client, web: Web, visitor: Visitor, domain: str, http: str) -> None:
-    """-R guest-x:80:… answers at https://guest-x.<domain>."""
-    with client.tunnel("guest-x:80", to=web):
-        answer = visitor.get(f"https://guest-x.{domain}/", http=http)
-    assert (answer.status, answer.version) == (200, http), answer.error
-    assert "Hello from web." in answer.body
-
-
 def test_the_full_host_name_is_the_same_name(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
-    """-R guest-x.<domain>:80:… is what people type, too."""
-    with client.tunnel(f"guest-full.{domain}:80", to=web):
-        assert visitor.get(f"https://guest-full.{domain}/").status == 200
+    """-R guest-x.<domain>:80:… is what people type, too; it's no second way to the name."""
+    with client.tunnel(f"guest-x.{domain}:80", to=web):
+        assert visitor.get(f"https://guest-x.{domain}/").status == 200
+        second = client.tunnel("guest-x:80", to=web, wait=False)
+        assert second.wait_ended() != 0
+        assert second.refused()
 
 
-def test_several_forwards_share_a_connection(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
-    """Several -R in one connection each have their address."""
-    with client.tunnel("8081", "guest-one:80", "guest-two:80", "0", to=web) as tunnel:
-        for label in (8081, "guest-one", "guest-two", *tunnel.ports):
-            assert visitor.get(f"https://{label}.{domain}/").status == 200, label
+def test_several_forwards_share_a_connection(world: World, client: Client, web: Web, visitor: Visitor, domain: str):
+    """Several -R in one connection each have their address, and each leads to its own service."""
+    with world.web("web-two") as two:
+        forwards = [f"8081:{web}", f"guest-one:80:{web}", f"guest-two:80:{two}", f"0:{two}"]
+        with client.tunnel(*forwards) as tunnel:
+            services = {"8081": "web", "guest-one": "web", "guest-two": "web-two", str(tunnel.ports[0]): "web-two"}
+            for label, service in services.items():
+                answer = visitor.get(f"https://{label}.{domain}/")
+                assert answer.status == 200, label
+                assert f"Hello from {service}." in answer.body, label
+
+
+def test_every_port_is_a_label_like_any_other(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
+    """2222 and 53, where sshd and the resolver listen in their own corners, are free for tunnels."""
+    dead = [visitor.get(f"http://{port}.{domain}/", http="1.1").status for port in (2222, 53)]
+    assert dead == [404, 404]
+    with client.tunnel("2222", "53", to=web):
+        for port in (2222, 53):
+            answer = visitor.get(f"https://{port}.{domain}/echo")
+            assert answer.status == 200, answer.error
+            assert answer.json()["service"] == "web"
+        # sshd and the resolver are at work as before.
+        with client.tunnel("guest-x:80", to=web):
+            assert visitor.get(f"https://guest-x.{domain}/").status == 200
+
+
+def test_a_service_that_speaks_tls(world: World, client: Client, visitor: Visitor, domain: str) -> None:
+    """-R guest-x:443:… is dialled with TLS when the name has no port 80; its own certificate isn't verified."""
+    with world.web("web-tls", 443, "--tls") as service, client.tunnel("guest-tls:443", to=service):
+        answer = visitor.get(f"https://guest-tls.{domain}/echo")
+        assert answer.status == 200, answer.error
+        assert answer.json()["service"] == "web-tls"
+        assert answer.sent("X-Forwarded-Proto") == ["https"]
+        assert visitor.websocket(f"wss://guest-tls.{domain}/ws", "one")["answers"] == ["one"]
+
+
+def test_port_80_of_a_name_comes_before_its_port_443(
+    world: World, client: Client, web: Web, visitor: Visitor, domain: str
+) -> None:
+    """Somebody who opens both ports of a name at once is visited at port 80."""
+    with world.web("web-tls", 443, "--tls") as service:
+        both = client.tunnel(f"guest-both:443:{service}", f"guest-both:80:{web}")
+        for _ in range(3):
+            assert visitor.get(f"https://guest-both.{domain}/echo").json()["service"] == "web"
+        both.stop()
+
+
+def test_a_service_is_told_who_visits(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
+    """X-Forwarded-* and X-Real-IP say who came and over what; what a visitor forges is replaced."""
+    address = visitor.exec("hostname", "-i").expect().stdout.strip()
+    forged = {
+        "X-Forwarded-For": "203.0.113.7",
+        "X-Real-IP": "203.0.113.7",
+        "X-Forwarded-Proto": "gopher",
+        "X-Forwarded-Host": "forged.example",
+        "Forwarded": "for=203.0.113.7;host=forged.example",
+        "x-forwarded-for": "203.0.113.8",
+    }
+    with client.tunnel("guest-x:80", to=web):
+        for http, headers in itertools.product(VERSIONS, ({}, forged)):
+            answer = visitor.get(f"https://guest-x.{domain}/echo", http=http, headers=headers)
+            assert answer.status == 200, answer.error
+            assert answer.sent("X-Forwarded-For") == [address]
+            assert answer.sent("X-Real-IP") == [address]
+            assert answer.sent("X-Forwarded-Proto") == ["https"]
+            assert answer.sent("X-Forwarded-Host") == [f"guest-x.{domain}"]
+            for lie in ("203.0.113", "gopher", "forged.example"):
+                assert lie not in answer.body
 
 
 def test_plain_http_leads_to_https(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
-    """http:// redirects to https://, same host and path."""
+    """http:// redirects to https://, same host, path and query; 308 keeps the method."""
+    path = "/echo/a%20b/%2e%2e/c?d=e&f=%26&g"
     with client.tunnel("guest-x:80", to=web):
-        answer = visitor.get(f"http://guest-x.{domain}/echo/a?b=c", http="1.1")
-    assert answer.status in (301, 302, 307, 308)
-    assert answer.headers["location"] == f"https://guest-x.{domain}/echo/a?b=c"
+        for method in ("GET", "POST"):
+            url = f"http://guest-x.{domain}{path}"
+            answer = visitor.get(url, http="1.1", method=method, options=["--path-as-is"])
+            assert answer.status == 308
+            assert answer.headers["location"] == f"https://guest-x.{domain}{path}"
 
 
-def test_a_websocket_passes(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
-    """A WebSocket echo."""
-    with client.tunnel("guest-ws:80", to=web):
-        assert visitor.websocket(f"wss://guest-ws.{domain}/ws", "one", "two")["answers"] == ["one", "two"]
-
-
-def test_events_come_at_once(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
-    """Server-sent events aren't held back: the first of three that are 2 s apart comes before the second is sent."""
-    with client.tunnel("guest-sse:80", to=web):
-        visitor.get(f"https://guest-sse.{domain}/")
-        first, second = visitor.events(f"https://guest-sse.{domain}/sse?n=2&gap=2", count=2)
-    assert first < 1
-    assert second > 1.5
+@pytest.mark.parametrize("end", ["Ctrl-C", "kill -9"])
+def test_a_name_is_free_at_once_when_its_client_ends(
+    client: Client, web: Web, visitor: Visitor, domain: str, end: str
+) -> None:
+    """The same command can be typed again at once, and is served again at the same addresses."""
+    for _ in range(3):
+        tunnel = client.tunnel("8080", "guest-x:80", to=web)
+        assert visitor.get(f"https://8080.{domain}/").status == 200
+        assert visitor.get(f"https://guest-x.{domain}/").status == 200
+        if end == "kill -9":
+            tunnel.kill()
+        else:
+            tunnel.stop()
 
 
 def test_the_address_ends_with_the_tunnel(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
     """A name that nobody holds any more gets a page that says so."""
-    with client.tunnel("guest-gone:80", to=web):
-        assert visitor.get(f"https://guest-gone.{domain}/").status == 200
-    until("the name is free", lambda: visitor.get(f"https://guest-gone.{domain}/").status == 404, within=3)
+    with client.tunnel("guest-x:80", to=web):
+        assert visitor.get(f"https://guest-x.{domain}/").status == 200
+    until("the name is nobody's", lambda: visitor.get(f"https://guest-x.{domain}/").status == 404, within=3)

@@ -27,6 +27,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Self, TypeVar
 
+# Scripts that run inside the containers.
+INSIDE = pathlib.Path(__file__).with_name("inside")
+
 _numbers = itertools.count(1)
 T = TypeVar("T")
 
@@ -129,6 +132,22 @@ class Container:
         """Start a command in it and don't wait for it."""
         run("docker", "exec", "--detach", self.name, *command).expect()
 
+    def python(self, script: str, *arguments: str, stdin: bytes | None = None, timeout: float = 120) -> Result:
+        """Run a script of tests/e2e/inside in it."""
+        return self.exec("python3", "-c", (INSIDE / script).read_text(), *arguments, stdin=stdin, timeout=timeout)
+
+    @contextmanager
+    def background(self, script: str, *arguments: str) -> Iterator[None]:
+        """Let a script of tests/e2e/inside run in it for as long as the `with` block lasts."""
+        note = f"/run/{script}-{next(_numbers)}.pid"
+        code = (INSIDE / script).read_text()
+        self.spawn("sh", "-c", f'echo $$ >{note}; exec python3 -c "$@" 2>{note}.error', "sh", code, *arguments)
+        until(f"{script} has started", lambda: self.exec("test", "-s", note).code == 0)
+        try:
+            yield
+        finally:
+            self.shell(f"kill -9 $(cat {note})")
+
     def read(self, path: str) -> str:
         """A file's text."""
         return self.exec("cat", path).expect().stdout
@@ -179,6 +198,11 @@ class Host(Container):
         lines = self.docker("ps", "--all", "--format={{.Names}}\t{{.Status}}").expect().stdout.splitlines()
         return dict(line.split("\t") for line in lines)
 
+    def sessions(self) -> list[str]:
+        """The processes, user and command line, that the connections of clients have in sshd's container."""
+        lines = self.inside("proxme-tunnel-sshd", "ps", "-eo", "user:32=,args=").expect().stdout.splitlines()
+        return [line for line in lines if re.match(r"tunnel\s", line) or "sshd-session" in line]
+
     def main_process(self, container: str) -> int:
         """The process id, as the host sees it, of a container's main process."""
         return int(self.docker("inspect", "--format={{.State.Pid}}", container).expect().stdout)
@@ -196,6 +220,15 @@ class Host(Container):
             status.startswith("Up") and not re.search("unhealthy|starting|Restarting", status)
             for status in ours.values()
         )
+
+    def in_namespace(self, container: str, *command: str, timeout: float = 60) -> Result:
+        """Run a command of the host in the network of one of its containers."""
+        return self.exec("nsenter", f"--net=/proc/{self.main_process(container)}/ns/net", *command, timeout=timeout)
+
+    def ask_nginx(self, request: bytes) -> str:
+        """Send bytes to nginx's socket for visitors, past Caddy; everything that came back within two seconds."""
+        volume = self.docker("volume", "inspect", "--format={{.Mountpoint}}", "proxme-tunnel-sockets").expect().stdout
+        return self.python("exchange.py", f"unix:{volume.strip()}/visitors.sock", stdin=request).expect().stdout
 
     def anonymous_memory(self, container: str) -> int:
         """Bytes of anonymous memory (without page cache) that a container uses, summed over its control group."""
@@ -236,6 +269,10 @@ class Ca(Container):
     def orders(self) -> int:
         """How many orders it has been sent so far."""
         return len(re.findall(r"POST /order-plz", self.logs()))
+
+    def ordered_names(self) -> set[str]:
+        """The names that it was asked to validate so far."""
+        return set(re.findall(r'Identifier\{Type:"dns", Value:"([^"]+)"', self.logs()))
 
     def issued(self) -> int:
         """How many certificates it has issued so far."""
@@ -359,6 +396,33 @@ class Tunnel:
         self.stop()
 
 
+class Session(Tunnel):
+    """A running ssh without -N, as people type it who forget the -N."""
+
+    def __init__(self, client: Client, number: int, forwards: tuple[str, ...], terminal: bool) -> None:
+        """Made by Client.session."""
+        super().__init__(client, number, forwards)
+        self._terminal = terminal
+
+    @property
+    def said(self) -> str:
+        """What a person sees: the output without the lines of -v."""
+        lines = self.output.replace("\r", "").splitlines()
+        shown = [line for line in lines if not re.match(r"debug\d: |OpenSSH_|Script (started|done)", line)]
+        return "\n".join(shown).strip()
+
+    def type(self, text: str) -> None:
+        """Type into its terminal."""
+        self.client.write(f"{self._file}.keys", text)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        if self._terminal:
+            self.type("\x03")
+        else:
+            self.client.shell(f"kill -INT $(cat {self._file}.pid)").expect()
+
+
 class TunnelEndedError(RuntimeError):
     """ssh ended while its forwards were awaited."""
 
@@ -408,6 +472,29 @@ class Client(Container):
         self._tunnels.append(tunnel)
         return tunnel.wait_up() if wait else tunnel
 
+    def session(
+        self, *forwards: str, to: Web, options: Sequence[str] = (), terminal: bool = True, user: str = "tunnel"
+    ) -> Session:
+        """Open `ssh -R` without -N, in front of a terminal or with its input from /dev/null; wait until it is up."""
+        whole = tuple(f"{forward}:{to}" for forward in forwards)
+        number = next(_numbers)
+        file = f"/run/tunnel-{number}"
+        command = ["ssh", "-v", *self.options(), *options, *itertools.chain(*(("-R", forward) for forward in whole))]
+        command += ["-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes", f"{user}@{self.host}"]
+        # Without a terminal the shell has SIGINT ignored for what runs in the background.
+        script = f"echo $$ >{file}.pid; exec env --default-signal=INT {shlex.join(command)}"
+        if terminal:
+            script = shlex.join(["script", "--quiet", "--flush", "--return", "--command", script, "/dev/null"])
+            script = f"mkfifo {file}.keys; exec 3<>{file}.keys; {script} <&3"
+        else:
+            script = f"sh -c {shlex.quote(script)} </dev/null"
+        self.exec("touch", f"{file}.log").expect()
+        self.spawn("sh", "-c", f"{{ {script}; }} >{file}.log 2>&1; echo $? >{file}.code")
+        session = Session(self, number, whole, terminal)
+        self._tunnels.append(session)
+        session.wait_up()
+        return session
+
     def ssh(
         self, *arguments: str, user: str = "tunnel", timeout: float = 20, stdin: bytes = b"", terminal: bool = False
     ) -> Result:
@@ -418,7 +505,7 @@ class Client(Container):
         """
         split = arguments.index("--") if "--" in arguments else len(arguments)
         before, after = arguments[:split], arguments[split + 1 :]
-        command = ["timeout", str(timeout), "ssh", *self.options(), "-o", "BatchMode=yes", *before]
+        command = ["timeout", "--foreground", str(timeout), "ssh", *self.options(), "-o", "BatchMode=yes", *before]
         command += [f"{user}@{self.host}", *after]
         if terminal:
             command = ["script", "--quiet", "--return", "--command", shlex.join(command), "/dev/null"]
@@ -426,8 +513,37 @@ class Client(Container):
 
     def stop_all(self) -> None:
         """End all its tunnels."""
-        for tunnel in self._tunnels:
-            tunnel.stop()
+        while self._tunnels:
+            self._tunnels.pop().stop()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One of many visits: monotonic time of this machine, status (0: no answer), start of the body (or the reason)."""
+
+    time: float
+    status: int
+    body: str
+
+
+class Visits:
+    """A visitor who comes again and again, over one kept connection (made by Visitor.visits)."""
+
+    def __init__(self, visitor: Visitor, file: str) -> None:
+        """Look into the file that inside/knock.py writes."""
+        self._visitor = visitor
+        self._file = file
+
+    def since(self, moment: float = 0) -> list[Visit]:
+        """The visits that were answered at or after `moment` (time.monotonic())."""
+        lines = self._visitor.exec("cat", self._file).stdout.splitlines(keepends=True)
+        found = [Visit(**json.loads(line)) for line in lines if line.endswith("\n")]
+        return [visit for visit in found if visit.time >= moment]
+
+    def wait(self, awaited: str, wanted: Callable[[Visit], bool], *, within: float = 10) -> Visit:
+        """Wait for the first visit from now on that is as `wanted`."""
+        now = time.monotonic()
+        return until(awaited, lambda: next((visit for visit in self.since(now) if wanted(visit)), None), within=within)
 
 
 @dataclass(frozen=True)
@@ -482,7 +598,7 @@ class Visitor(Container):
         command += [
             "--write-out",
             "%{stderr}\n%{json}",
-            *(f"--header={key}: {value}" for key, value in (headers or {}).items()),
+            *itertools.chain(*(("--header", f"{key}: {value}") for key, value in (headers or {}).items())),
         ]
         if method:
             command += ["--head"] if method == "HEAD" else ["--request", method]
@@ -558,6 +674,19 @@ class Visitor(Container):
         command = ["curl", "-sSN", self.VERSIONS[http], "--cacert", "/run/root.pem", "--max-time", str(timeout), url]
         result = self.exec("python3", "-c", script, str(count), *command, timeout=timeout + 10).expect()
         return [float(line) for line in result.stdout.split()]
+
+    @contextmanager
+    def visits(self, url: str, *, every: float = 0.05) -> Iterator[Visits]:
+        """Visit a URL again and again, `every` so many seconds, for as long as the `with` block lasts."""
+        file = f"/run/visits-{next(_numbers)}"
+        with self.background("knock.py", url, "/run/root.pem", file, str(every)):
+            visits = Visits(self, file)
+            until(f"the first visit of {url} is over", visits.since)
+            yield visits
+
+    def send(self, name: str, request: bytes) -> str:
+        """Send bytes to the host over TLS, as a visitor of `name`; what came back until two silent seconds later."""
+        return self.python("exchange.py", f"tls:{name}", "/run/root.pem", stdin=request).expect().stdout
 
     def certificate(self, name: str, port: int = 443) -> str:
         """The certificate that the host shows for a name, as openssl prints it; "" if it shows none."""

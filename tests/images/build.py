@@ -7,7 +7,7 @@ of that. Independent images are built side by side. Where the engine reaches an 
 official ones and Caddy comes from there; where it doesn't, the bases are bootstrapped from Debian's packages, Caddy is
 taken out of a wheel, and a small registry serves both to the engines inside the instances.
 
-The last line printed is one JSON object: {"registry": true or false}, whether a registry answers.
+With --serve the last line printed is one JSON object: {"registry": true or false}, whether a registry answers.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -173,13 +175,11 @@ def take_caddy(folder: pathlib.Path) -> None:
 
 def serve(client: docker.DockerClient) -> None:
     """Run the registry that stands in for the public one, and put the images there that the roles ask for."""
-    run_again = True
-    tools = client.images.get("proxme-test/tools:latest")
+    # One that is there stays, even if its image has changed: other scenarios' instances may be connected to it.
     for container in client.containers.list(all=True, filters={"name": f"^/{REGISTRY}$"}):
-        run_again = container.status != "running" or container.image.id != tools.id
-        if run_again:
-            container.remove(force=True, v=True)
-    if run_again:
+        container.start()
+        break
+    else:
         run(
             *("docker", "run", "--detach", "--name", REGISTRY, "--label", "proxme.scenario=shared"),
             *("--publish", "127.0.0.1::5000", "proxme-test/tools:latest", "registry"),
@@ -196,9 +196,6 @@ def serve(client: docker.DockerClient) -> None:
 
 def wait_for_registry(address: str, seconds: float = 20) -> None:
     """Wait until the registry answers."""
-    import urllib.error
-    import urllib.request
-
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -234,7 +231,8 @@ def main() -> None:
     Builder(client, registry).all(wanted)
     if args.serve and not registry:
         serve(client)
-    say(json.dumps({"registry": registry}))
+    if args.serve:
+        say(json.dumps({"registry": registry}))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ class Scenario:
             "MOLECULE_COMMAND_BORDERS": "false",
             "PROXME_VERIFY_FOLDER": str(self.folder),
         }
-        command = [sys.executable, "-m", "molecule", action, "--scenario-name", self.name]
+        # Molecule finds its base by itself only in a git checkout.
+        base = str(ROOT / ".config/molecule/config.yml")
+        command = [sys.executable, "-m", "molecule", "--base-config", base, action, "--scenario-name", self.name]
         environment["PATH"] = f"{pathlib.Path(sys.executable).parent}:{environment['PATH']}"
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "verify.log"

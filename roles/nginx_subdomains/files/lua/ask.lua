@@ -41,7 +41,7 @@ end
 local function record(name)
   local file, problem = io.open(ledger, "a")
   if file then
-    _, problem = file:write(ngx.time(), " ", name, "\n")
+    problem = select(2, file:write(ngx.time(), " ", name, "\n"))
     file:close()
   end
   if problem then ngx.log(ngx.ERR, "can not remember that ", name, " may have a certificate: ", problem) end

@@ -4,6 +4,7 @@ local names = require "names"
 local listeners = require "listeners"
 local settings = require "settings"
 local tunnels = {}
+local dialled = ngx.shared.dialled
 
 -- The label without "--local", and whether it had it. A name has no "--", so the two can not be mistaken.
 local function plain(label)
@@ -15,6 +16,18 @@ end
 local function port_of(label)
   local port = #label <= 5 and label:match "^[1-9]%d*$" and tonumber(label)
   return port and port <= 65535 and port or nil
+end
+
+-- The port of a name that is dialled: 80, or else 443 with TLS. Whoever is dialled stays so until the tunnel ends; otherwise another client
+-- could take a name's visitors by taking its other port.
+local function held_port(name, address)
+  for _, port in ipairs { dialled:get(name) or 80, 80, 443 } do
+    if listeners.has(address, port) then
+      dialled:set(name, port)
+      return port
+    end
+  end
+  dialled:delete(name)
 end
 
 -- Returns { address, port, scheme, source, localhost } or nil where nobody holds the label.
@@ -34,10 +47,10 @@ function tunnels.find(label)
   end
   if not names.valid(name) or settings.reserved[name] then return nil end
   local address = names.address(name)
-  local scheme = listeners.has(address, 80) and "http" or listeners.has(address, 443) and "https"
-  if not scheme then return nil end
+  port = held_port(name, address)
+  if not port then return nil end
   return {
-    address = address, port = scheme == "http" and 80 or 443, scheme = scheme,
+    address = address, port = port, scheme = port == 80 and "http" or "https",
     source = string.format("[fd74:0:%x:%x:%x:%x::1]:%d", random(0, 65535), random(0, 65535), random(0, 65535), random(0, 65535), random(1024, 65535)),
     localhost = mended and "localhost" or nil,
   }

@@ -45,6 +45,19 @@ function visit.dial()
   assert(balancer.set_current_peer(tunnel.address:find(":", 1, true) and "[" .. tunnel.address .. "]" or tunnel.address, tunnel.port))
 end
 
+-- header_filter: refuses an answer that nginx passes on as it is, and whose end the front end would see elsewhere than nginx does. What the
+-- tunnel sends after that end would be taken for the answer to the next request on the connection, and that may be for another tunnel.
+-- These are interim statuses (but the 101 that a WebSocket asked for), and what begins with no status line: nginx takes it for HTTP/0.9.
+function visit.understand()
+  local status = ngx.status
+  if ngx.req.http_version() < 1 then
+    return ngx.exit(444) -- no page: nginx would pass it without a header, too
+  end
+  if status < 200 and not (status == 101 and ngx.var.websocket ~= "") then
+    return ngx.exit(502)
+  end
+end
+
 -- header_filter: what a service that believes to be localhost says of itself is true of the visited host.
 function visit.mend()
   local visited = ngx.ctx.visited
@@ -61,7 +74,9 @@ function visit.mend()
   if cookies then
     if type(cookies) == "string" then cookies = { cookies } end
     for i, cookie in ipairs(cookies) do
-      cookies[i] = cookie:gsub(";%s*[Dd][Oo][Mm][Aa][Ii][Nn]%s*=%s*%.?localhost%s*%f[;\0]", "")
+      cookies[i] = cookie:gsub(";%s*(%a+)%s*=%s*%.?(%a+)%s*%f[;%z]", function(key, value)
+        return key:lower() == "domain" and value:lower() == "localhost" and "" or nil
+      end)
     end
     header.set_cookie = cookies
   end

@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many visitors at once, who ask and then don't read: crowd.py COUNT REPORT URL CA-FILE, or crowd.py COUNT REPORT HOST:PORT.
+
+With a URL each asks for it over a TLS connection of its own and reads nothing but the status line, as far as it comes. With HOST:PORT
+each connects and is silent. REPORT is a file of JSON, written anew all the time: the number of connections for each of
+the first words that came ("HTTP/1.1 429", "SSH-2.0"), "" for open ones where nothing came, and "closed".
+"""
+
+import asyncio
+import collections
+import json
+import pathlib
+import ssl
+import sys
+import urllib.parse
+
+COUNT, REPORT, TARGET = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+said: dict[int, str] = {}
+
+
+async def visit(number: int) -> None:
+    """One of them; keeps its connection until the end."""
+    url = urllib.parse.urlsplit(TARGET if "//" in TARGET else f"//{TARGET}")
+    context = ssl.create_default_context(cafile=sys.argv[4]) if url.scheme == "https" else None
+    try:
+        reader, writer = await asyncio.open_connection(url.hostname, url.port or 443, ssl=context, limit=1024)
+        said[number] = ""
+        if context:
+            writer.write(f"GET {url.path} HTTP/1.1\r\nHost: {url.hostname}\r\n\r\n".encode())
+        first = (await reader.readexactly(12 if context else 7)).decode()
+        said[number] = first
+        if not context:
+            while await reader.read(100):
+                pass
+            said[number] = "closed"
+    except (OSError, asyncio.IncompleteReadError):
+        said[number] = "closed"
+        return
+    await asyncio.Event().wait()
+
+
+async def main() -> None:
+    """All of them, until ended."""
+    crowd = [asyncio.create_task(visit(number)) for number in range(COUNT)]
+    while crowd:
+        REPORT.with_suffix(".new").write_text(json.dumps(collections.Counter(said.values())))
+        REPORT.with_suffix(".new").rename(REPORT)
+        await asyncio.sleep(0.2)
+
+
+asyncio.run(main())

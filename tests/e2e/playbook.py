@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the project's playbooks as an operator does, and says what they changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from world import Scenario
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: exit code, output, seconds, and the names of the tasks that changed something."""
+
+    code: int
+    output: str
+    seconds: float
+
+    @property
+    def changed(self) -> list[str]:
+        """Names of the tasks and handlers that changed something, as "role : name", in order."""
+        found, task = [], ""
+        for line in self.output.splitlines():
+            if heading := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*?)\] \*", line):
+                task = heading[1]
+            elif re.match(r"changed: \[", line) and (not found or found[-1] != task):
+                found.append(task)
+        return found
+
+    def message_of(self, host: str = r"[^]]*") -> str:
+        """What the last failure of a host (a regular expression) said; empty if it did not fail."""
+        said = re.findall(rf'^fatal: \[{host}\]: .*?"msg": "((?:[^"\\]|\\.)*)"', self.output, re.MULTILINE)
+        return json.loads(f'"{said[-1]}"') if said else ""
+
+    @property
+    def message(self) -> str:
+        """What the last failure said."""
+        return self.message_of()
+
+    def expect(self) -> Run:
+        """Return self, or raise AssertionError with the end of the output if the run failed."""
+        assert self.code == 0, f"the playbook failed: {self.message}\n{self.output[-6000:]}"
+        return self
+
+
+class Operator:
+    """Runs playbooks with the inventory of a scenario."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        """Work on this scenario's host."""
+        self.scenario = scenario
+
+    def run(
+        self,
+        playbook: str | pathlib.Path = ROOT / "site.yml",
+        *options: str,
+        variables: dict[str, Any] | None = None,
+        folder: pathlib.Path = ROOT,
+        environment: dict[str, str] | None = None,
+        inventory: pathlib.Path | None = None,
+    ) -> Run:
+        """Run `ansible-playbook` in `folder`.
+
+        `variables` are set on top of the inventory's (-e); without an `inventory` it is the scenario's.
+        """
+        command = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), str(playbook)]
+        command += ["-i", str(inventory or self.scenario.inventory()), *options]
+        if variables:
+            command += ["-e", json.dumps(variables)]
+        # The scenario's inventory asks for these two.
+        added = {
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(self.scenario.folder),
+            "MOLECULE_SCENARIO_NAME": self.scenario.scenario,
+        }
+        started = time.monotonic()
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, **added, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, time.monotonic() - started)

@@ -1,0 +1,608 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The attacks of which docs and design say that they worked once: each is tried, and harms nobody.
+
+Each test fails when its cure (named in its docstring) is taken away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from world import INSIDE, Client, Container, Host, Scenario, Tunnel, Visitor, Web, World, until
+
+SSHD, NGINX, NAMES, POD = (f"proxme-tunnel-{name}" for name in ("sshd", "nginx", "names", "pod"))
+
+
+class RawService:
+    """A local service that answers with any bytes, known to clients as `raw:80`."""
+
+    def __init__(self, container: Container) -> None:
+        """Start it there (inside/raw_service.py says what it does)."""
+        self._container = container
+        container.write("/run/raw_service.py", (INSIDE / "raw_service.py").read_bytes())
+        container.spawn("python3", "/run/raw_service.py", "80", "/run/raw")
+        until("the raw service answers", lambda: "plain" in container.exec("curl", "-s", "http://localhost/").stdout)
+
+    def __str__(self) -> str:
+        """How -R names it."""
+        return "raw:80"
+
+    def answers(self, name: str, *parts: bytes) -> None:
+        """Answer /`name` with these bytes, half a second apart."""
+        self._container.write(f"/run/raw/{name}", b"\n~\n".join(parts))
+
+    def requests(self) -> list[dict]:
+        """What it was asked so far: {"line": "GET / HTTP/1.1", "headers": [[name, value], ...]}."""
+        return [json.loads(line) for line in self._container.read("/run/raw/log").splitlines()]
+
+    def forget(self) -> None:
+        """Forget what it was asked."""
+        self._container.write("/run/raw/log", "")
+
+
+@pytest.fixture(scope="module")
+def raw(world: World) -> Iterator[RawService]:
+    """A service of an attacker."""
+    container = Container(world.container("raw"))
+    yield RawService(container)
+    container.remove()
+
+
+@pytest.fixture
+def bystander(another_client: Callable[..., Client], web: Web) -> Tunnel:
+    """Somebody else's tunnel, guest-two, with `web` behind it; on a machine of its own."""
+    return another_client().tunnel("guest-two:80", to=web)
+
+
+@contextmanager
+def nobody_harmed(visitor: Visitor, domain: str, *, slowest: float = 5) -> Iterator[None]:
+    """Expect that the bystander's visitors are all served meanwhile, and none of them waits longer than `slowest`."""
+    with visitor.visits(f"https://guest-two.{domain}/") as visits:
+        yield
+        seen = visits.since()
+    assert len(seen) > 3
+    assert {(visit.status, visit.body.partition("<p>")[2].strip()) for visit in seen} == {(200, "Hello from web.</p>")}
+    assert max(later.time - earlier.time for earlier, later in itertools.pairwise(seen)) < slowest
+
+
+def served_within(client: Client, web: Web, visitor: Visitor, domain: str) -> float:
+    """Seconds that a newcomer needs from typing ssh to the first answer; the best of three, as the machine is shared."""
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        with client.tunnel("guest-newcomer:80", to=web):
+            assert visitor.get(f"https://guest-newcomer.{domain}/").status == 200
+            times.append(time.monotonic() - start)
+    return min(times)
+
+
+def listeners(host: Host) -> int:
+    """How many forwards are open."""
+    return len(host.inside(SSHD, "ss", "-Hltn").expect().stdout.splitlines())
+
+
+# A former owner keeps the next owner's visitors.
+
+
+def test_a_former_owner_loses_the_visitors(
+    world: World, client: Client, another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str
+) -> None:
+    """`ssh -O cancel` gives a name back; whoever comes all the time meets the next owner within two seconds.
+
+    Cure: keepalive_time and keepalive_timeout of 1 s to the tunnels.
+    """
+    with world.web("next") as following, client.tunnel("guest-x:80", to=web) as former:
+        with visitor.visits(f"https://guest-x.{domain}/", every=0.02) as visits:
+            visits.wait("visitors see the first owner", lambda visit: "Hello from web." in visit.body)
+            former.command("cancel", "-R", f"guest-x:80:{web}").expect()
+            with another_client().tunnel("guest-x:80", to=following):
+                taken = time.monotonic()
+                visits.wait("visitors see the next owner", lambda visit: "Hello from next." in visit.body)
+                until("five seconds are over", lambda: time.monotonic() > taken + 5)
+                assert former.running, "the former owner is still connected"
+                late = visits.since(taken + 2.5)
+                assert len(late) > 20
+                assert {visit.body.partition("<p>")[2].strip() for visit in late} == {"Hello from next.</p>"}
+
+
+# Ports as ammunition.
+
+
+@contextmanager
+def few_ephemeral_ports(host: Host, first: int, last: int) -> Iterator[None]:
+    """Let the kernel choose from few ports in the tunnels' namespace, so that one attacker can take all of them."""
+    setting = "/proc/sys/net/ipv4/ip_local_port_range"
+    before = host.in_namespace(POD, "cat", setting).expect().stdout.strip()
+    host.in_namespace(POD, "sh", "-c", f"echo {first} {last} >{setting}").expect()
+    try:
+        yield
+    finally:
+        host.in_namespace(POD, "sh", "-c", f"echo {before} >{setting}").expect()
+
+
+def test_a_tunnel_that_takes_all_ports_stops_nobody(
+    client: Client,
+    another_client: Callable[..., Client],
+    host: Host,
+    web: Web,
+    visitor: Visitor,
+    domain: str,
+    bystander,
+) -> None:
+    """Visits go on when tunnels hold every port that the kernel would dial from. Cure: proxy_bind with a port."""
+    with few_ephemeral_ports(host, 40000, 40149), another_client().tunnel("8081", to=web):
+        with client.tunnel(*(str(port) for port in range(40000, 40150)), to=web), nobody_harmed(visitor, domain):
+            dial = host.in_namespace(POD, "python3", "-c", (INSIDE / "reach.py").read_text(), "tcp:127.0.0.1:8081")
+            assert "Cannot assign requested address" in dial.stdout, "the attack did not take all ports"
+            # Pauses, so that no connection of before is used.
+            for _ in range(3):
+                assert visitor.get(f"https://8081.{domain}/").status == 200
+                time.sleep(1.2)
+            assert "Hello from web." in visitor.get(f"https://guest-two.{domain}/").body
+
+
+# Many names, many connections.
+
+
+def test_one_connection_that_asks_for_ten_thousand_forwards_meets_a_limit(
+    client: Client,
+    another_client: Callable[..., Client],
+    host: Host,
+    web: Web,
+    visitor: Visitor,
+    domain: str,
+    bystander,
+) -> None:
+    """Cure: the limit of descriptors in sshd's container."""
+    half = 5000
+    ports = [f"RemoteForward {20000 + number} {web}".replace(":", " ") for number in range(0)]
+    names = [f"RemoteForward guest-many-{number}:80 {web}\n" for number in range(half)]
+    ports = [f"RemoteForward {20000 + number} {web}\n" for number in range(half)]
+    client.write("/run/many", "".join(itertools.chain(*zip(names, ports, strict=True))))
+    before = listeners(host)
+    newcomer = another_client()
+    with (
+        nobody_harmed(visitor, domain),
+        client.tunnel(options=["-F", "/run/many", "-q"], exit_on_failure=False, wait=False) as greedy,
+    ):
+        until("it has some hundred forwards", lambda: listeners(host) > before + 300, within=30)
+        assert served_within(newcomer, web, visitor, domain) <= 2
+        seen = 0
+
+        def settled() -> bool:
+            nonlocal seen
+            last, seen = seen, listeners(host)
+            return seen == last
+
+        until("it gets no more", settled, within=60, every=2)
+        assert seen - before < 1200
+        assert served_within(newcomer, web, visitor, domain) <= 2
+        greedy.stop()
+    until("all of them are free again", lambda: listeners(host) <= before, within=20)
+
+
+def test_two_hundred_silent_connections_from_one_address_meet_a_limit(
+    client: Client, another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str, bystander
+) -> None:
+    """Cure: PerSourceMaxStartups, LoginGraceTime, and the packet filter's count of connections."""
+    with nobody_harmed(visitor, domain), client.background("crowd.py", "200", "/run/crowd", f"{client.host}:2222"):
+
+        def came() -> dict[str, int]:
+            return json.loads(client.exec("cat", "/run/crowd").stdout or "{}")
+
+        until("all two hundred have tried", lambda: sum(came().values()) >= 200 and not came().get(""), within=20)
+        assert served_within(another_client(), web, visitor, domain) <= 2
+        assert came().get("SSH-2.0", 0) <= 20
+        until("silence is not waited for", lambda: came() == {"closed": 200}, within=40)
+    assert client.tunnel("guest-x:80", to=web).running, "the address may come again afterwards"
+
+
+def test_more_tunnels_from_one_address_than_allowed_are_refused(
+    client: Client, another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str, bystander
+) -> None:
+    """Thirty logins that succeed. Cure: the packet filter's count of connections."""
+    with nobody_harmed(visitor, domain):
+        ssh = " ".join(["ssh", "-v", "-N", "-oBatchMode=yes", *client.options(), f"tunnel@{client.host}"])
+        client.spawn("sh", "-c", f"for i in $(seq 30); do {ssh} >/run/login-$i 2>&1 & sleep 0.2; done; wait")
+
+        def said(words: str) -> int:
+            return len(client.shell(f"grep -l '{words}' /run/login-*").stdout.split())
+
+        try:
+            until("all have tried", lambda: said("Authenticated to") + said("Connection reset") >= 30, within=40)
+            assert said("Authenticated to") == 20
+            assert served_within(another_client(), web, visitor, domain) <= 2
+        finally:
+            client.shell("pkill -x ssh")
+    until("the address may come again", lambda: client.ssh("-O", "check").code != 124)
+    assert client.tunnel("guest-x:80", to=web).running
+
+
+# Labels with aliases.
+
+# 73616 is 8080 modulo 65536.
+ALIASES = [
+    "08080",
+    "73616",
+    "008080",
+    "8080-",
+    "-8080",
+    "8080--local--local",
+    "0x1f90",
+    "8080x",
+    "0",
+    "65536",
+    "4294975376",
+]
+
+
+@pytest.mark.parametrize(
+    "label", [*ALIASES, "8_080", "８０８０", "127-0-0-1", "guest--x", "guest-x-", "guest-x--local--local"]
+)
+def test_a_label_has_no_alias(client: Client, host: Host, web: Web, visitor: Visitor, domain: str, label: str) -> None:
+    """Cure: port_of() in tunnels.lua."""
+    with client.tunnel("8080", "guest-x:80", to=web):
+        assert visitor.get(f"https://8080.{domain}/").status == 200
+        answer = host.ask_nginx(f"GET / HTTP/1.1\r\nHost: {label}.{domain}\r\nConnection: close\r\n\r\n".encode())
+        assert re.match(r"HTTP/1.1 40[04] ", answer)
+        assert "Hello" not in answer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "{domain}", ".{domain}", "www.{domain}", "localhost.{domain}", "public.{domain}", "example.com", "8080"),
+        *("8080.{domain}.example.com", "8080.x{domain}", "a.8080.{domain}", "8080.{domain}..", "8080_.{domain}"),
+        *("127.0.0.1", "127.0.0.1:2222", "[::1]", "127.0.0.53", "unix:/run/tunnel/ask.sock", "ask", "tunnel", "0.0.0.1"),
+        *("2222.{domain}", "53.{domain}", "9123.{domain}", "22.{domain}", "2222--local.{domain}", "{domain}:8080"),
+        *("8080.{domain}/", "8080.{domain}\\", "8080.{domain}@example.com", "x" * 300 + ".{domain}"),
+    ],
+)  # fmt: skip
+def test_a_host_that_is_no_tunnel_reaches_nothing(
+    client: Client, host: Host, web: Web, visitor: Visitor, domain: str, name: str
+) -> None:
+    """Neither sshd, the resolver, `ask`, nor a tunnel. Cure: the default server, and that ours listen elsewhere."""
+    name = name.format(domain=domain)
+    with client.tunnel("8080", to=web):
+        assert visitor.get(f"https://8080.{domain}/").status == 200
+        for path in ("/", "/?domain=8080." + domain):
+            request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
+            for answer in (host.ask_nginx(request), visitor.send(f"8080.{domain}", request)):
+                assert re.match(r"HTTP/1.1 (400|404|30[18]|200) ", answer), answer[:300]
+                assert "Hello" not in answer
+                assert "SSH-2.0" not in answer
+                assert not re.search(r"^(yes|not the name)", answer, re.MULTILINE), "ask answered"
+            assert not re.match(r"HTTP/1.1 200 ", host.ask_nginx(request))
+
+
+# A tunnel that steers what stands before it.
+
+
+def test_x_accel_headers_of_a_tunnel_are_obeyed_by_nobody(
+    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str
+) -> None:
+    """Cure: proxy_ignore_headers with all five, and proxy_max_temp_file_size 0."""
+    body = b"x" * 200_000
+    headers = {
+        "redirect": b"X-Accel-Redirect: /secret",
+        "page": b"X-Accel-Redirect: @nobody",
+        "rate": b"X-Accel-Limit-Rate: 1000",
+        "charset": b"X-Accel-Charset: koi8-r",
+        "expires": b"X-Accel-Expires: 3600",
+    }
+    raw.forget()
+    with client.tunnel("guest-x:80", to=raw):
+        for name, header in headers.items():
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n%s\r\n\r\n"
+            raw.answers(name, head % (len(body), header) + body)
+            answer = visitor.get(f"https://guest-x.{domain}/{name}", timeout=10)
+            assert (answer.status, answer.size) == (200, len(body)), (name, answer.error)
+            assert answer.headers["content-type"] == "text/plain"
+        assert "/secret" not in json.dumps(raw.requests())
+
+        # A big answer, and a visitor who does not read it.
+        raw.answers(
+            "big", b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: yes\r\nContent-Length: 60000000\r\n\r\n" + bytes(60_000_000)
+        )
+        with visitor.background("crowd.py", "1", "/run/slow", f"https://guest-x.{domain}/big", "/run/root.pem"):
+            until("the visitor is answered", lambda: "200" in visitor.exec("cat", "/run/slow").stdout)
+            time.sleep(2)
+            spooled = host.inside(
+                NGINX, "sh", "-c", "find /tmp/proxy -type f; ls -l /proc/[0-9]*/fd 2>/dev/null | grep /tmp/proxy"
+            )
+            assert spooled.stdout == "", "it was spooled to a file"
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "H2C", "h2c, websocket", "websocketx", "TLS/1.0", "foo"])
+def test_no_upgrade_but_a_websocket_passes(
+    client: Client, host: Host, web: Web, visitor: Visitor, domain: str, upgrade: str
+) -> None:
+    """Cure: the maps of Upgrade and Connection, and the cleared HTTP2-Settings."""
+    request = (
+        f"GET /echo HTTP/1.1\r\nHost: guest-x.{domain}\r\nUpgrade: {upgrade}\r\n"
+        "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+    ).encode()
+    with client.tunnel("guest-x:80", to=web):
+        assert visitor.get(f"https://guest-x.{domain}/").status == 200
+        for answer in (host.ask_nginx(request), visitor.send(f"guest-x.{domain}", request)):
+            assert answer.startswith("HTTP/1.1 200 ")
+            seen = {name.lower() for name, _ in json.loads(re.search(r"\{.*\}", answer)[0])["headers"]}
+            assert "host" in seen
+            assert not seen & {"upgrade", "http2-settings"}
+            assert (
+                "upgrade"
+                not in dict(json.loads(re.search(r"\{.*\}", answer)[0])["headers"]).get("Connection", "").lower()
+            )
+
+
+EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+# Where nginx and Caddy could disagree where an answer ends: interim statuses, and what nginx takes for HTTP/0.9.
+NO_ANSWERS = ["100", "101", "102", "103", "199", "000", "099", "+99", "200x", "2000", ""]
+
+
+@pytest.mark.parametrize("status", NO_ANSWERS)
+def test_an_answer_without_an_end_is_refused(
+    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str, status: str
+) -> None:
+    """Bytes that a tunnel sends after such an answer never get to the front end. Cure: visit.understand()."""
+    head = f"HTTP/1.1 {status} Early\r\nContent-Length: 100000\r\n\r\n".encode()
+    raw.answers("endless", head + EVIL, EVIL * 20)
+    with client.tunnel("guest-x:80", to=raw):
+        answer = host.ask_nginx(
+            f"GET /endless HTTP/1.1\r\nHost: guest-x.{domain}\r\nConnection: close\r\n\r\n".encode()
+        )
+        assert not answer or answer.startswith("HTTP/1.1 502 ")
+        assert "EVIL" not in answer
+
+
+def test_a_tunnel_never_answers_the_visitors_of_another(
+    client: Client, raw: RawService, visitor: Visitor, domain: str, bystander
+) -> None:
+    """Answers that hide further answers, while visitors come to another tunnel all the time.
+
+    Cure: visit.understand(), as Caddy uses its connections to nginx for all tunnels.
+    """
+    hidden = [EVIL * 20] * 3
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    raw.answers("interim", b"HTTP/1.1 103 Early Hints\r\nContent-Length: 100000\r\n\r\n" + ok, *hidden)
+    raw.answers("old", b"HTTP/1.1 +99 X\r\nContent-Length: 0\r\n\r\n", *hidden)
+    raw.answers("empty", b"HTTP/1.1 204 No Content\r\nContent-Length: 100000\r\n\r\n", *hidden)
+    raw.answers("unchanged", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 100000\r\n\r\n", *hidden)
+    raw.answers("short", ok, *hidden)
+    raw.answers("chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", *hidden)
+    raw.answers(
+        "both",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        *hidden,
+    )
+    raw.answers("twice", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 200\r\n\r\nok", *hidden)
+    with client.tunnel("guest-x:80", to=raw), nobody_harmed(visitor, domain), nobody_harmed(visitor, domain):
+        for path, _ in itertools.product(
+            ("interim", "old", "empty", "unchanged", "short", "chunked", "both", "twice"), range(3)
+        ):
+            visitor.get(f"https://guest-x.{domain}/{path}", timeout=1)
+
+
+def test_huge_headers_of_a_tunnel_are_refused(
+    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str, bystander
+) -> None:
+    """70 KB in one header or in a thousand of them: 502, and nginx lives on."""
+    workers = host.inside(NGINX, "sh", "-c", "cat /proc/1/task/1/children").expect().stdout
+    long = b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 70_000 + b"\r\nContent-Length: 2\r\n\r\nok"
+    many = (
+        b"HTTP/1.1 200 OK\r\n"
+        + b"X-Many: " * 1
+        + b"x" * 60
+        + b"\r\n"
+        + b"X-Many: yyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 2000
+        + b"\r\n"
+    )
+    raw.answers("long", long)
+    raw.answers("many", many)
+    with client.tunnel("guest-x:80", to=raw), nobody_harmed(visitor, domain):
+        for path in ("long", "many"):
+            assert visitor.get(f"https://guest-x.{domain}/{path}").status == 502
+    assert host.inside(NGINX, "sh", "-c", "cat /proc/1/task/1/children").expect().stdout == workers
+
+
+# Visitors who don't read.
+
+
+def test_a_name_has_only_so_many_visitors_at_once(
+    client: Client, web: Web, visitor: Visitor, world: World, domain: str, bystander
+) -> None:
+    """The 201st gets a 429, the visitors of others don't notice. Cure: limit_conn."""
+    with client.tunnel("guest-x:80", to=web), world.visitor() as crowd, nobody_harmed(visitor, domain):
+        assert visitor.get(f"https://guest-x.{domain}/").status == 200
+        url = f"https://guest-x.{domain}/slow?s=60"
+        with crowd.background("crowd.py", "230", "/run/crowd", url, "/run/root.pem"):
+
+            def came() -> dict[str, int]:
+                return json.loads(crowd.exec("cat", "/run/crowd").stdout or "{}")
+
+            until(
+                "all have asked",
+                lambda: came().get("HTTP/1.1 429", 0) + came().get("", 0) == 230 and came().get("HTTP/1.1 429"),
+                within=30,
+            )
+            until("thirty of them were sent away", lambda: came() == {"": 200, "HTTP/1.1 429": 30}, within=20)
+            assert visitor.get(f"https://guest-x.{domain}/").status == 429
+
+
+def test_visitors_who_do_not_read_take_no_memory_from_others(
+    client: Client, another_client: Callable[..., Client], host: Host, web: Web, visitor: Visitor, world: World, domain: str,
+    bystander,
+) -> None:  # fmt: skip
+    """540 of them at three names of one connection, each with two MiB in sshd. Cure: the memory limit of the container.
+
+    The kernel then ends the connection that has all that memory, and no other.
+    """
+    started = host.docker("inspect", "--format={{.State.StartedAt}}", SSHD).expect().stdout
+    attack = client.tunnel("guest-x:80", "8080", "8081", to=web)
+    with world.visitor() as crowd, nobody_harmed(visitor, domain, slowest=20):
+        for label in ("guest-x", "8080", "8081"):
+            url = f"https://{label}.{domain}/bytes/50000000"
+            assert visitor.get(f"https://{label}.{domain}/").status == 200
+            crowd.spawn(
+                "python3", "-c", (INSIDE / "crowd.py").read_text(), "180", f"/run/crowd-{label}", url, "/run/root.pem"
+            )
+        most = 0
+
+        def ended() -> bool:
+            nonlocal most
+            most = max(most, host.anonymous_memory(SSHD))
+            return not attack.running
+
+        until("the attacker's connection is ended", ended, within=60)
+        assert 500 * 2**20 < most <= 2**30
+        assert served_within(another_client(), web, visitor, domain) <= 4
+    assert host.docker("inspect", "--format={{.State.StartedAt}}", SSHD).expect().stdout == started
+
+
+# Outward.
+
+
+@contextmanager
+def listening(host: Host, port: int) -> Iterator[None]:
+    """Something of the operator's listens on every address of the host."""
+    host.spawn("python3", "-m", "http.server", str(port))
+    until("the host's service listens", lambda: f"tcp 0.0.0.0:{port}" in host.listening())
+    try:
+        yield
+    finally:
+        host.shell(f"pkill -f 'http.server {port}'")
+
+
+@pytest.mark.parametrize("container", [POD, SSHD, NGINX, NAMES])
+def test_nothing_outside_can_be_reached_from_the_tunnels_namespace(
+    host: Host, scenario: Scenario, visitor: Visitor, container: str
+) -> None:
+    """Neither the host, nor its other containers, nor the network it is in. Cure: the filter's policy for what goes out."""
+    network = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
+    caddy, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-caddy").expect().stdout.split()
+    _, bridge = host.docker("inspect", f"--format={network}", POD).expect().stdout.split()
+    targets = [
+        *("tcp:%s:9000" % address for address in (bridge, gateway, scenario.host_address)),
+        *(f"tcp:{caddy}:443", f"tcp:{scenario.ca_address}:14000", f"udp:{scenario.ca_address}:53"),
+        *(f"ping:{address}" for address in (bridge, caddy, scenario.ca_address)),
+    ]
+    with listening(host, 9000):
+        seen = host.python("reach.py", *targets).expect().stdout.splitlines()
+        assert seen == [f"{target} yes" for target in targets], "the host itself reaches them all"
+        script = (INSIDE / "reach.py").read_text()
+        seen = host.in_namespace(container, "python3", "-c", script, *targets).expect().stdout.splitlines()
+    assert len(seen) == len(targets)
+    assert [line for line in seen if line.endswith(" yes")] == []
+
+
+def test_nobody_can_knock_at_the_namespace_but_at_sshd(host: Host) -> None:
+    """From the host, the neighbour that is nearest. Cure: the filter's policy for what comes in."""
+    network = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    pod = host.docker("inspect", f"--format={network}", POD).expect().stdout.strip()
+    with_listener = (
+        "import socket, time; s = socket.create_server(('0.0.0.0', 9001)); print('up', flush=True); time.sleep(20)"
+    )
+    host.spawn("nsenter", f"--net=/proc/{host.main_process(POD)}/ns/net", "python3", "-c", with_listener)
+    try:
+        until("it listens", lambda: ":9001 " in host.in_namespace(POD, "ss", "-Hltn").stdout)
+        seen = host.python("reach.py", f"tcp:{pod}:2222", f"tcp:{pod}:9001", f"udp:{pod}:53").expect().stdout
+        assert [line.split(" ")[1] == "yes" for line in seen.splitlines()] == [True, False, False]
+    finally:
+        host.shell("pkill -f create_server")
+
+
+# Smuggled requests.
+
+INNER = "GET /smuggled HTTP/1.1\r\nHost: smuggled.invalid\r\nX-Smuggled: yes\r\n\r\n"
+CHUNK = f"{len(INNER):x}\r\n{INNER}\r\n0\r\n\r\n"
+SMUGGLED = {
+    "CL.TE": f"Content-Length: {len(INNER) + 5}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{INNER}",
+    "TE.CL": f"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNK}",
+    "TE.TE": f"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "TE of an unknown kind": f"Transfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "TE with a space": f"Transfer-Encoding : chunked\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "TE with a tab": f"Transfer-Encoding:\tchunked\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "TE with a vertical tab": f"Transfer-Encoding:\x0bchunked\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "TE folded": f"Transfer-Encoding:\r\n chunked\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "TE behind a line feed": f"X: y\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "TE_": f"Transfer_Encoding: chunked\r\nContent-Length: 4\r\n\r\n{CHUNK}",
+    "CL twice": f"Content-Length: 0\r\nContent-Length: {len(INNER)}\r\n\r\n{INNER}",
+    "CL as a list": f"Content-Length: 0, {len(INNER)}\r\n\r\n{INNER}",
+    "CL with a sign": f"Content-Length: +{len(INNER)}\r\n\r\n{INNER}",
+    "CL in hexadecimal": f"Content-Length: 0x{len(INNER):x}\r\n\r\n{INNER}",
+    "a negative CL": f"Content-Length: -1\r\n\r\n{INNER}",
+    "a chunk with a long extension": f"Transfer-Encoding: chunked\r\n\r\n0;{'x' * 20_000}\r\n\r\n{INNER}",
+    "a chunk with a line feed": f"Transfer-Encoding: chunked\r\n\r\n2;\nxx\r\n0\n\n{INNER}",
+    "a huge chunk": f"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff0\r\n\r\n{INNER}",
+    "a negative chunk": f"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n{INNER}",
+    "a trailer": f"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\nHost: smuggled.invalid\r\n\r\n{INNER}",
+    "two Hosts": f"Host: smuggled.invalid\r\nContent-Length: 0\r\n\r\n{INNER}",
+    "a Connection that drops CL": f"Connection: Content-Length\r\nContent-Length: {len(INNER)}\r\n\r\n{INNER}",
+    "an Expect": f"Expect: 100-continue\r\nContent-Length: {len(INNER)}\r\n\r\n{INNER}",
+}
+
+
+@pytest.mark.parametrize("kind", SMUGGLED)
+def test_no_request_is_smuggled(
+    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str, kind: str
+) -> None:
+    """A service sees no request that is hidden in another, whether it comes by Caddy or straight to nginx."""
+    request = f"POST /first HTTP/1.1\r\nHost: guest-x.{domain}\r\n{SMUGGLED[kind]}".encode("latin-1")
+    after = f"GET /after HTTP/1.1\r\nHost: guest-x.{domain}\r\n\r\n".encode()
+    raw.forget()
+    with client.tunnel("guest-x:80", to=raw):
+        visitor.send(f"guest-x.{domain}", request + after)
+        host.ask_nginx(request + after)
+        assert "plain" in visitor.get(f"https://guest-x.{domain}/last").body
+    seen = raw.requests()
+    assert seen[-1]["line"] == "GET /last HTTP/1.1"
+    for request in seen:
+        assert re.fullmatch(r"(POST /first|GET /(after|last)) HTTP/1.1", request["line"])
+        headers = [(name.lower(), value) for name, value in request["headers"]]
+        assert [value for name, value in headers if name == "host"] == [f"guest-x.{domain}"]
+        assert "x-smuggled" not in dict(headers)
+
+
+# Nothing of ours listens where a tunnel can bind.
+
+
+def test_a_tunnel_on_the_listeners_own_port_does_not_keep_it_out(
+    client: Client, another_client: Callable[..., Client], host: Host, web: Web, visitor: Visitor, domain: str
+) -> None:
+    """sshd opens its listener anew (SIGHUP) while tunnels hold ports 2222 and 53. Cure: it listens on eth0 alone."""
+    with client.tunnel("2222", "53", to=web) as tunnel:
+        listener = host.inside(SSHD, "pgrep", "-f", "^sshd: /usr/sbin/sshd").expect().stdout
+        host.docker("kill", "--signal=HUP", SSHD).expect()
+        with another_client().tunnel("guest-x:80", to=web):
+            for label in ("2222", "53", "guest-x"):
+                answer = visitor.get(f"https://{label}.{domain}/")
+                assert (answer.status, "SSH-2.0" in answer.body) == (200, False), label
+        assert tunnel.running
+        assert host.inside(SSHD, "pgrep", "-f", "^sshd: /usr/sbin/sshd").expect().stdout == listener
+
+
+def test_a_tunnel_that_grabs_the_listeners_port_at_its_start_does_not_keep_it_out(
+    client: Client, another_client: Callable[..., Client], host: Host, web: Web, visitor: Visitor, domain: str
+) -> None:
+    """The container of sshd starts anew, and a client asks for 2222 as fast as it can. Cure: as above."""
+    ssh = " ".join(["ssh", "-NR", f"2222:{web}", "-R", f"53:{web}", "-oExitOnForwardFailure=yes", *client.options()])
+    client.spawn("sh", "-c", f"while true; do {ssh} -oBatchMode=yes tunnel@{client.host}; done >/run/grab 2>&1")
+    try:
+
+        def answers() -> bool:
+            return all("Hello from web." in visitor.get(f"https://{port}.{domain}/").body for port in (2222, 53))
+
+        until("the tunnel on 2222 and 53 answers", answers, within=20)
+        host.docker("restart", "--time=1", SSHD).expect()
+        with until("sshd takes newcomers", lambda: another_client().tunnel("guest-x:80", to=web), within=20):
+            until("the tunnel on 2222 and 53 answers again", answers, within=20)
+            assert visitor.get(f"https://guest-x.{domain}/").status == 200
+    finally:
+        client.shell("pkill -f 'while true'; pkill -x ssh")
+    until("2222 is nobody's", lambda: visitor.get(f"https://2222.{domain}/").status == 404)

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an operator sees: runs that change only what has to change, and refusals that say what to write instead."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playbook import ROOT, Operator, Run
+from world import Client, Host, Scenario, Visitor, Web, World
+
+CONTAINERS = ("pod", "names", "sshd", "nginx", "caddy")
+
+
+@pytest.fixture(scope="module")
+def operator(scenario: Scenario) -> Operator:
+    """An operator with the scenario's inventory."""
+    return Operator(scenario)
+
+
+@pytest.fixture
+def changed_back(operator: Operator) -> Iterator[None]:
+    """Runs the site playbook with the scenario's own variables after the test."""
+    yield
+    operator.run().expect()
+
+
+def identities(host: Host) -> dict[str, str]:
+    """Each container's id and start, which tell whether it was touched."""
+    return {
+        name: host.docker("inspect", "--format={{.Id}} {{.State.StartedAt}}", f"proxme-tunnel-{name}").expect().stdout
+        for name in CONTAINERS
+    }
+
+
+def test_a_second_run_changes_nothing_and_takes_at_most_a_minute(operator: Operator, host: Host) -> None:
+    before = identities(host)
+    again = operator.run().expect()
+    assert again.changed == []
+    assert identities(host) == before
+    assert again.seconds <= 60
+
+
+def test_check_on_a_converged_host_says_that_nothing_would_change(operator: Operator) -> None:
+    assert operator.run(ROOT / "site.yml", "--check").expect().changed == []
+
+
+def test_check_says_what_a_changed_variable_would_change_and_changes_nothing(operator: Operator, host: Host) -> None:
+    before = host.read("/etc/proxme-tunnel/nginx_subdomains/nginx.conf")
+    check = operator.run(ROOT / "site.yml", "--check", "--diff", variables={"nginx_subdomains_body_limit": "7m"})
+    assert "nginx_subdomains : Write the configuration" in check.expect().changed
+    assert "+      client_max_body_size 7m;" in check.output
+    assert host.read("/etc/proxme-tunnel/nginx_subdomains/nginx.conf") == before
+
+
+def test_a_run_shows_the_fingerprints_of_the_host_keys(operator: Operator, host: Host) -> None:
+    key = "/var/lib/proxme-tunnel/sshd_tunnel/ssh_host_ed25519_key.pub"
+    shown = host.exec("ssh-keygen", "-lf", key)
+    if shown.code:  # a bare host has no ssh-keygen
+        shown = host.inside("proxme-tunnel-sshd", "ssh-keygen", "-lf", "/etc/ssh/keys/ssh_host_ed25519_key.pub")
+    assert shown.expect().stdout.split()[1] in operator.run(ROOT / "site.yml", "--check").expect().output
+
+
+CHANGES = {
+    "nginx": ({"nginx_subdomains_body_limit": "700m"}, {"nginx_subdomains"}),
+    "caddy": ({"tunnel_acme_email": "other@proxme.test"}, {"caddy_frontend"}),
+    "sshd": ({"tunnel_guest_names": "visitor-*"}, {"sshd_tunnel", "caddy_frontend"}),
+    "packet filter": ({"tunnel_connections_per_address": 21}, {"tunnel_pod"}),
+    "resolver": ({"tunnel_reserved_labels": ["www", "mail"]}, {"tunnel_pod", "nginx_subdomains"}),
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+@pytest.mark.usefixtures("changed_back")
+def test_a_changed_variable_touches_only_what_depends_on_it_and_drops_no_tunnel(
+    part: str, operator: Operator, host: Host, client: Client, web: Web, visitor: Visitor, domain: str
+) -> None:
+    variables, roles = CHANGES[part]
+    tunnel = client.tunnel("8081", to=web)
+    assert visitor.get(f"https://8081.{domain}/").status == 200
+    before = identities(host)
+    run = operator.run(variables=variables).expect()
+    assert {name.partition(" : ")[0] for name in run.changed} == roles
+    after = identities(host)
+    # A program that can not read its configuration again is restarted; the tunnels do not notice.
+    assert {name for name in CONTAINERS if after[name] != before[name]} <= {"names"}
+    assert tunnel.running
+    assert visitor.get(f"https://8081.{domain}/").status == 200
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "scheme": ({"tunnel_domain": "https://proxme.test"}, "Write a bare domain in lower case, such as proxme.example"),
+    "upper case": ({"tunnel_domain": "Proxme.test"}, "Write a bare domain in lower case"),
+    "wildcard domain": ({"tunnel_domain": "*.proxme.test"}, "Write a bare domain in lower case"),
+    "misspelt variable": ({"tunnel_domian": "proxme.test"}, "sets tunnel_domian, which nothing reads"),
+    "misspelt variable of a role": ({"sshd_tunnel_memry": "2g"}, "sets sshd_tunnel_memry, which nothing reads"),
+    "misspelt nested option": ({"tunnel_docker_options": {"registry-mirror": []}}, "registry-mirrors"),
+    "port out of range": ({"tunnel_ssh_port": 70000}, "Write a port from 1 to 65535"),
+    "port that is no number": ({"tunnel_ssh_port": "ssh"}, "tunnel_ssh_port"),
+    "one port for two things": ({"tunnel_ssh_port": 443}, "also a port for visitors"),
+    "every name for guests": ({"tunnel_guest_names": "*"}, "Write a prefix, a hyphen and an asterisk"),
+    "two patterns in one": ({"tunnel_guest_names": "guest-* *"}, "Write a prefix, a hyphen and an asterisk"),
+    "reserved guest name": ({"tunnel_reserved_labels": ["guest-mail"]}, "begins like that"),
+    "reserved label with dot": ({"tunnel_reserved_labels": ["a.b"]}, "Write labels of a-z, 0-9 and single hyphens"),
+    "root as the shared account": ({"tunnel_shared_account_name": "root"}, "no account of the system"),
+    "unknown issuer": ({"tunnel_certificate_issuer": "self"}, "must be one of: acme, internal"),
+    "directory without https": ({"tunnel_acme_directory": "http://pebble/dir"}, "Write the https address"),
+    "no e-mail address": ({"tunnel_acme_email": "ops"}, "Write an e-mail address"),
+    "CA root that is not there": ({"tunnel_acme_ca_root": "/nowhere/root.pem"}, "is no file on the control node"),
+    "memory without unit": ({"sshd_tunnel_memory": "1000000"}, "Write a number and m or g"),
+    "too little memory": ({"docker_engine_minimum_memory": 99999999}, "Use a larger server"),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(operator: Operator, scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One run with a host for each case; all of them are the scenario's host, each with its own bad input."""
+    inventory = tmp_path_factory.mktemp("refused") / "inventory.json"
+    reached = {"ansible_connection": "community.docker.docker", "ansible_host": scenario.host}
+    good = {"tunnel_domain": scenario.domain}
+    hosts = {case.replace(" ", "_"): reached | good | variables for case, (variables, _) in REFUSED.items()}
+    hosts["missing_domain"] = reached
+    inventory.write_text(json.dumps({"tunnel": {"hosts": hosts}}))
+    return operator.run(ROOT / "site.yml", "--forks", "6", inventory=inventory)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_with_what_to_write_instead(case: str, refusals: Run) -> None:
+    assert REFUSED[case][1] in refusals.message_of(case.replace(" ", "_"))
+
+
+def test_a_missing_domain_is_refused(refusals: Run) -> None:
+    assert "tunnel_domain is missing. Write the domain" in refusals.message_of("missing_domain")
+
+
+def test_bad_input_is_refused_before_anything_changes(refusals: Run) -> None:
+    assert refusals.changed == []
+
+
+@pytest.mark.parametrize("listener", ["a program", "a container"])
+def test_a_port_in_use_is_refused_with_its_user_named(listener: str, operator: Operator, host: Host) -> None:
+    if listener == "a program":
+        host.spawn("python3", "-m", "http.server", "2299")
+        user = "python3"
+    else:
+        options = ("--detach", "--rm", "--name=foreign", "--publish=2299:2299", "--entrypoint=sleep")
+        host.docker("run", *options, "debian:trixie-slim", "600").expect()
+        user = "foreign"
+    try:
+        run = operator.run(variables={"tunnel_ssh_port": 2299})
+    finally:
+        if listener == "a program":
+            host.exec("pkill", "-f", "http.server 2299").expect()
+        else:
+            host.docker("rm", "--force", "foreign").expect()
+    assert run.code != 0
+    assert run.changed == []
+    assert "Port 2299 of this host is in use" in run.message
+    assert user in run.message
+
+
+def test_port_22_is_refused_while_the_hosts_own_sshd_has_it(operator: Operator, host: Host) -> None:
+    # What counts is the program's name in the kernel's table of listeners.
+    host.shell("cp /usr/bin/python3 /tmp/sshd").expect()
+    host.spawn("/tmp/sshd", "-m", "http.server", "22")
+    try:
+        run = operator.run(variables={"tunnel_ssh_port": 22})
+    finally:
+        host.exec("pkill", "-f", "http.server 22").expect()
+    assert run.code != 0
+    assert "Move the host's own sshd to another port first" in run.message
+
+
+def test_a_kernel_without_ipv6_is_refused(operator: Operator, host: Host) -> None:
+    host.exec("mount", "-t", "tmpfs", "none", "/proc/sys/net/ipv6").expect()
+    try:
+        run = operator.run()
+    finally:
+        host.exec("umount", "/proc/sys/net/ipv6").expect()
+    assert run.code != 0
+    assert run.changed == []
+    assert "Remove ipv6.disable=1 from the kernel's command line" in run.message
+
+
+@pytest.fixture
+def bare(world: World, tmp_path: pathlib.Path) -> Iterator[tuple[Client, pathlib.Path]]:
+    """A host without an engine, and an inventory that names it."""
+    with world.client("bare") as machine:
+        inventory = tmp_path / "inventory"
+        inventory.write_text(
+            "tunnel:\n  hosts:\n    bare:\n      ansible_connection: community.docker.docker\n"
+            f"      ansible_host: {machine.name}\n      ansible_user: root\n      tunnel_domain: proxme.test\n"
+        )
+        yield machine, inventory
+
+
+def test_an_unknown_distribution_is_refused(operator: Operator, bare: tuple[Client, pathlib.Path]) -> None:
+    machine, inventory = bare
+    machine.shell("rm -f /etc/debian_version /etc/lsb-release").expect()
+    machine.write("/etc/redhat-release", "Fedora release 42 (Adams)\n")
+    machine.write("/etc/os-release", 'NAME="Fedora Linux"\nID=fedora\nVERSION_ID=42\n')
+    run = operator.run(inventory=inventory)
+    assert run.code != 0
+    assert run.changed == []
+    assert "Fedora 42 is not a distribution that this role can install Docker on. Use Debian 12" in run.message
+
+
+def test_a_disk_too_small_is_refused(operator: Operator, bare: tuple[Client, pathlib.Path]) -> None:
+    _, inventory = bare
+    run = operator.run(inventory=inventory, variables={"docker_engine_minimum_disk": 10**9})
+    assert run.code != 0
+    assert run.changed == []
+    assert "MiB free; the images need 1000000000 MiB" in run.message
+
+
+def test_an_engine_of_the_operators_own_is_required_where_none_is_installed(
+    operator: Operator, bare: tuple[Client, pathlib.Path]
+) -> None:
+    _, inventory = bare
+    run = operator.run(inventory=inventory, variables={"tunnel_install_docker": False})
+    assert run.code != 0
+    assert run.changed == []
+    assert "No Docker engine answers on this host" in run.message
+
+
+def test_the_installed_collection_agrees_that_nothing_is_to_change(operator: Operator, tmp_path: pathlib.Path) -> None:
+    galaxy = str(pathlib.Path(sys.executable).with_name("ansible-galaxy"))
+    build = [galaxy, "collection", "build", "--output-path", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (artifact,) = tmp_path.glob("proxme-tunnel-*.tar.gz")
+    install = [galaxy, "collection", "install", "--offline", "--no-deps", "-p", str(tmp_path / "installed")]
+    subprocess.run([*install, str(artifact)], cwd=tmp_path, check=True, capture_output=True)
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed")}
+    run = operator.run("proxme.tunnel.site", "--check", folder=tmp_path, environment=environment).expect()
+    assert run.changed == []
+    assert "proxme.tunnel.caddy_frontend" in run.output
