@@ -10,6 +10,7 @@ fail() {
 
 [ "$(id -u)" = 0 ] && sudo='' || sudo=sudo
 
+# install WHAT PACKAGE...: WHAT is for the message. A package that this release doesn't have is left out.
 install() {
     if ! [ -e /etc/debian_version ] || ! command -v apt-get >/dev/null; then
         fail "$1 is missing, and this script installs it on Debian and Ubuntu only. Install it yourself, then try again."
@@ -18,7 +19,14 @@ install() {
     shift
     echo "installing $*"
     $sudo apt-get update -qq
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    for package in "$@"; do
+        shift
+        if apt-cache show "$package" >/dev/null 2>&1; then
+            set -- "$@" "$package"
+        fi
+    done
+    $sudo env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 answers() {
@@ -38,13 +46,8 @@ await_engine() {
 
 if ! answers; then
     if ! command -v dockerd >/dev/null; then
-        packages='docker.io iptables ca-certificates'
         # From Debian 13 on the command line is a package of its own.
-        if [ -n "$(apt-cache search --names-only '^docker-cli$' 2>/dev/null)" ]; then
-            packages="$packages docker-cli"
-        fi
-        # shellcheck disable=SC2086 # a list of words
-        install "A Docker engine" $packages
+        install "A Docker engine" docker.io docker-cli iptables ca-certificates
     fi
     if answers; then
         :

@@ -54,6 +54,29 @@ def raw(world: World) -> Iterator[RawService]:
     container.remove()
 
 
+@pytest.fixture(scope="module")
+def _holder(world: World) -> Iterator[Client]:
+    with world.client("holder") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def raw_tunnel(_holder: Client, raw: RawService, visitor: Visitor, domain: str) -> RawService:
+    """The raw service, open as guest-raw for all tests of this file that need nothing else."""
+    _holder.tunnel("guest-raw:80", to=raw)
+    assert visitor.get(f"https://guest-raw.{domain}/").body == "plain"
+    return raw
+
+
+@pytest.fixture(scope="module")
+def web_tunnel(_holder: Client, web: Web, visitor: Visitor, domain: str) -> Tunnel:
+    """An honest service, open as 8082 and guest-web for all tests of this file that need nothing else."""
+    tunnel = _holder.tunnel("8082", "guest-web:80", to=web)
+    for label in ("8082", "guest-web"):
+        assert visitor.get(f"https://{label}.{domain}/").status == 200
+    return tunnel
+
+
 @pytest.fixture
 def bystander(another_client: Callable[..., Client], web: Web) -> Tunnel:
     """Somebody else's tunnel, guest-two, with `web` behind it; on a machine of its own."""
@@ -72,7 +95,7 @@ def nobody_harmed(visitor: Visitor, domain: str, *, slowest: float = 5) -> Itera
 
 
 def served_within(client: Client, web: Web, visitor: Visitor, domain: str) -> float:
-    """Seconds that a newcomer needs from typing ssh to the first answer; the best of three, as the machine is shared."""
+    """Seconds that a newcomer needs from typing ssh to the first answer; the best of three."""
     times = []
     for _ in range(3):
         start = time.monotonic()
@@ -97,33 +120,42 @@ def test_a_former_owner_loses_the_visitors(
 
     Cure: keepalive_time and keepalive_timeout of 1 s to the tunnels.
     """
-    with world.web("next") as following, client.tunnel("guest-x:80", to=web) as former:
-        with visitor.visits(f"https://guest-x.{domain}/", every=0.02) as visits:
-            visits.wait("visitors see the first owner", lambda visit: "Hello from web." in visit.body)
-            former.command("cancel", "-R", f"guest-x:80:{web}").expect()
-            with another_client().tunnel("guest-x:80", to=following):
-                taken = time.monotonic()
-                visits.wait("visitors see the next owner", lambda visit: "Hello from next." in visit.body)
-                until("five seconds are over", lambda: time.monotonic() > taken + 5)
-                assert former.running, "the former owner is still connected"
-                late = visits.since(taken + 2.5)
-                assert len(late) > 20
-                assert {visit.body.partition("<p>")[2].strip() for visit in late} == {"Hello from next.</p>"}
+    with (
+        world.web("next") as following,
+        client.tunnel("guest-x:80", to=web) as former,
+        visitor.visits(f"https://guest-x.{domain}/", every=0.02) as visits,
+    ):
+        visits.wait("visitors see the first owner", lambda visit: "Hello from web." in visit.body)
+        former.command("cancel", "-R", f"guest-x:80:{web}").expect()
+        with another_client().tunnel("guest-x:80", to=following):
+            taken = time.monotonic()
+            visits.wait("visitors see the next owner", lambda visit: "Hello from next." in visit.body)
+            until("five seconds are over", lambda: time.monotonic() > taken + 5)
+            assert former.running, "the former owner is still connected"
+            late = visits.since(taken + 2.5)
+            assert len(late) > 20
+            assert {visit.body.partition("<p>")[2].strip() for visit in late} == {"Hello from next.</p>"}
 
 
 # Ports as ammunition.
 
 
 @contextmanager
-def few_ephemeral_ports(host: Host, first: int, last: int) -> Iterator[None]:
-    """Let the kernel choose from few ports in the tunnels' namespace, so that one attacker can take all of them."""
-    setting = "/proc/sys/net/ipv4/ip_local_port_range"
-    before = host.in_namespace(POD, "cat", setting).expect().stdout.strip()
-    host.in_namespace(POD, "sh", "-c", f"echo {first} {last} >{setting}").expect()
+def settings(host: Host, **values: str) -> Iterator[None]:
+    """Give the tunnels' namespace other values of net.ipv4 for a while."""
+
+    def write(name: str, value: str) -> str:
+        file = f"/proc/sys/net/ipv4/{name}"
+        before = host.in_namespace(POD, "cat", file).expect().stdout.strip()
+        host.in_namespace(POD, "sh", "-c", f"echo {value} >{file}").expect()
+        return before
+
+    before = {name: write(name, value) for name, value in values.items()}
     try:
         yield
     finally:
-        host.in_namespace(POD, "sh", "-c", f"echo {before} >{setting}").expect()
+        for name, value in before.items():
+            write(name, value)
 
 
 def test_a_tunnel_that_takes_all_ports_stops_nobody(
@@ -135,16 +167,23 @@ def test_a_tunnel_that_takes_all_ports_stops_nobody(
     domain: str,
     bystander,
 ) -> None:
-    """Visits go on when tunnels hold every port that the kernel would dial from. Cure: proxy_bind with a port."""
-    with few_ephemeral_ports(host, 40000, 40149), another_client().tunnel("8081", to=web):
-        with client.tunnel(*(str(port) for port in range(40000, 40150)), to=web), nobody_harmed(visitor, domain):
-            dial = host.in_namespace(POD, "python3", "-c", (INSIDE / "reach.py").read_text(), "tcp:127.0.0.1:8081")
-            assert "Cannot assign requested address" in dial.stdout, "the attack did not take all ports"
-            # Pauses, so that no connection of before is used.
-            for _ in range(3):
-                assert visitor.get(f"https://8081.{domain}/").status == 200
-                time.sleep(1.2)
-            assert "Hello from web." in visitor.get(f"https://guest-two.{domain}/").body
+    """Visits go on when tunnels hold every port that the kernel would dial from. Cure: proxy_bind with a port.
+
+    The kernel is left few ports to choose from, so that one connection can take all of them.
+    """
+    with (
+        settings(host, ip_local_port_range="40000 40149"),
+        another_client().tunnel("8081", to=web),
+        client.tunnel(*(str(port) for port in range(40000, 40150)), to=web),
+        nobody_harmed(visitor, domain),
+    ):
+        dial = host.in_namespace(POD, "python3", "-c", (INSIDE / "reach.py").read_text(), "tcp:127.0.0.1:8081")
+        assert "Cannot assign requested address" in dial.stdout, "the attack did not take all ports"
+        # Pauses, so that no connection of before is used.
+        for _ in range(3):
+            assert visitor.get(f"https://8081.{domain}/").status == 200
+            time.sleep(1.2)
+        assert "Hello from web." in visitor.get(f"https://guest-two.{domain}/").body
 
 
 # Many names, many connections.
@@ -161,7 +200,6 @@ def test_one_connection_that_asks_for_ten_thousand_forwards_meets_a_limit(
 ) -> None:
     """Cure: the limit of descriptors in sshd's container."""
     half = 5000
-    ports = [f"RemoteForward {20000 + number} {web}".replace(":", " ") for number in range(0)]
     names = [f"RemoteForward guest-many-{number}:80 {web}\n" for number in range(half)]
     ports = [f"RemoteForward {20000 + number} {web}\n" for number in range(half)]
     client.write("/run/many", "".join(itertools.chain(*zip(names, ports, strict=True))))
@@ -188,7 +226,13 @@ def test_one_connection_that_asks_for_ten_thousand_forwards_meets_a_limit(
 
 
 def test_two_hundred_silent_connections_from_one_address_meet_a_limit(
-    client: Client, another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str, bystander
+    client: Client,
+    another_client: Callable[..., Client],
+    host: Host,
+    web: Web,
+    visitor: Visitor,
+    domain: str,
+    bystander,
 ) -> None:
     """Cure: PerSourceMaxStartups, LoginGraceTime, and the packet filter's count of connections."""
     with nobody_harmed(visitor, domain), client.background("crowd.py", "200", "/run/crowd", f"{client.host}:2222"):
@@ -199,8 +243,10 @@ def test_two_hundred_silent_connections_from_one_address_meet_a_limit(
         until("all two hundred have tried", lambda: sum(came().values()) >= 200 and not came().get(""), within=20)
         assert served_within(another_client(), web, visitor, domain) <= 2
         assert came().get("SSH-2.0", 0) <= 20
-        until("silence is not waited for", lambda: came() == {"closed": 200}, within=40)
     assert client.tunnel("guest-x:80", to=web).running, "the address may come again afterwards"
+    # Whoever is silent is not waited for long; a test that waits itself would take as long.
+    effective = host.inside(SSHD, "/usr/sbin/sshd", "-T", "-f", "/etc/proxme-tunnel/sshd_config").expect().stdout
+    assert "logingracetime 20\n" in effective
 
 
 def test_more_tunnels_from_one_address_than_allowed_are_refused(
@@ -215,7 +261,7 @@ def test_more_tunnels_from_one_address_than_allowed_are_refused(
             return len(client.shell(f"grep -l '{words}' /run/login-*").stdout.split())
 
         try:
-            until("all have tried", lambda: said("Authenticated to") + said("Connection reset") >= 30, within=40)
+            until("all have tried", lambda: said("Authenticated to") + said("Connection refused") >= 30, within=40)
             assert said("Authenticated to") == 20
             assert served_within(another_client(), web, visitor, domain) <= 2
         finally:
@@ -226,66 +272,61 @@ def test_more_tunnels_from_one_address_than_allowed_are_refused(
 
 # Labels with aliases.
 
-# 73616 is 8080 modulo 65536.
-ALIASES = [
-    "08080",
-    "73616",
-    "008080",
-    "8080-",
-    "-8080",
-    "8080--local--local",
-    "0x1f90",
-    "8080x",
-    "0",
-    "65536",
-    "4294975376",
+# 73618 is 8082 modulo 65536, and 4294975378 modulo 2 ** 32.
+PORT_ALIASES = "08082 008082 73618 4294975378 0 65536 8082- -8082 8082x 0x1f92 8_082 8082--local--local"
+NAME_ALIASES = "guest--web guest-web- guest-web--local--local guest_web xguest-web \uff18\uff10\uff18\uff12 127-0-0-1"
+# Where ours listen, or listened once, and what is no name below the domain.
+STRANGERS = [
+    *("", "{domain}", ".{domain}", "www.{domain}", "localhost.{domain}", "public.{domain}", "example.com", "8082"),
+    *(
+        "8082.{domain}.example.com",
+        "8082.x{domain}",
+        "a.8082.{domain}",
+        "8082.{domain}..",
+        "8082_.{domain}",
+        "guest-web",
+    ),
+    *("127.0.0.1", "127.0.0.1:2222", "[::1]", "127.0.0.53", "unix:/run/tunnel/ask.sock", "ask", "tunnel", "0.0.0.1"),
+    *(
+        "2222.{domain}",
+        "53.{domain}",
+        "9123.{domain}",
+        "22.{domain}",
+        "2222--local.{domain}",
+        "8082.{domain}@example.com",
+    ),
+    *("8082.{domain}/", "8082.{domain}\\", "{long}.{domain}", "8082.{domain},example.com", "8082.{domain} example.com"),
 ]
 
 
-@pytest.mark.parametrize(
-    "label", [*ALIASES, "8_080", "８０８０", "127-0-0-1", "guest--x", "guest-x-", "guest-x--local--local"]
-)
-def test_a_label_has_no_alias(client: Client, host: Host, web: Web, visitor: Visitor, domain: str, label: str) -> None:
-    """Cure: port_of() in tunnels.lua."""
-    with client.tunnel("8080", "guest-x:80", to=web):
-        assert visitor.get(f"https://8080.{domain}/").status == 200
-        answer = host.ask_nginx(f"GET / HTTP/1.1\r\nHost: {label}.{domain}\r\nConnection: close\r\n\r\n".encode())
-        assert re.match(r"HTTP/1.1 40[04] ", answer)
-        assert "Hello" not in answer
+@pytest.mark.usefixtures("web_tunnel")
+@pytest.mark.parametrize("label", f"{PORT_ALIASES} {NAME_ALIASES}".split())
+def test_a_label_has_no_alias(host: Host, domain: str, label: str) -> None:
+    """Cure: port_of() in tunnels.lua, names.valid() in names.lua."""
+    answer = host.ask_nginx(f"GET / HTTP/1.1\r\nHost: {label}.{domain}\r\nConnection: close\r\n\r\n".encode())
+    assert re.match(r"HTTP/1.1 40[04] ", answer)
+    assert "Hello from" not in answer
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("", "{domain}", ".{domain}", "www.{domain}", "localhost.{domain}", "public.{domain}", "example.com", "8080"),
-        *("8080.{domain}.example.com", "8080.x{domain}", "a.8080.{domain}", "8080.{domain}..", "8080_.{domain}"),
-        *("127.0.0.1", "127.0.0.1:2222", "[::1]", "127.0.0.53", "unix:/run/tunnel/ask.sock", "ask", "tunnel", "0.0.0.1"),
-        *("2222.{domain}", "53.{domain}", "9123.{domain}", "22.{domain}", "2222--local.{domain}", "{domain}:8080"),
-        *("8080.{domain}/", "8080.{domain}\\", "8080.{domain}@example.com", "x" * 300 + ".{domain}"),
-    ],
-)  # fmt: skip
-def test_a_host_that_is_no_tunnel_reaches_nothing(
-    client: Client, host: Host, web: Web, visitor: Visitor, domain: str, name: str
-) -> None:
-    """Neither sshd, the resolver, `ask`, nor a tunnel. Cure: the default server, and that ours listen elsewhere."""
-    name = name.format(domain=domain)
-    with client.tunnel("8080", to=web):
-        assert visitor.get(f"https://8080.{domain}/").status == 200
-        for path in ("/", "/?domain=8080." + domain):
-            request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
-            for answer in (host.ask_nginx(request), visitor.send(f"8080.{domain}", request)):
-                assert re.match(r"HTTP/1.1 (400|404|30[18]|200) ", answer), answer[:300]
-                assert "Hello" not in answer
-                assert "SSH-2.0" not in answer
-                assert not re.search(r"^(yes|not the name)", answer, re.MULTILINE), "ask answered"
-            assert not re.match(r"HTTP/1.1 200 ", host.ask_nginx(request))
+@pytest.mark.usefixtures("web_tunnel")
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_host_that_is_no_tunnel_reaches_nothing(host: Host, visitor: Visitor, domain: str, name: str) -> None:
+    """Neither a tunnel nor sshd, the resolver, or `ask`. Cure: the default server, and that ours listen elsewhere."""
+    name = name.format(domain=domain, long="x" * 300)
+    # The question that `ask` would say yes to.
+    request = f"GET /?domain=8082.{domain} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode()
+    answer = host.ask_nginx(request)
+    assert re.match(r"HTTP/1.1 40[04] ", answer)
+    for said in (answer, visitor.send(f"8082.{domain}", request)):
+        assert said.startswith("HTTP/1.1 ")
+        assert not re.search(r"Hello from|SSH-2\.0|^(yes|not the name)", said, re.MULTILINE)
 
 
 # A tunnel that steers what stands before it.
 
 
 def test_x_accel_headers_of_a_tunnel_are_obeyed_by_nobody(
-    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str
+    host: Host, raw_tunnel: RawService, visitor: Visitor, domain: str
 ) -> None:
     """Cure: proxy_ignore_headers with all five, and proxy_max_temp_file_size 0."""
     body = b"x" * 200_000
@@ -296,49 +337,43 @@ def test_x_accel_headers_of_a_tunnel_are_obeyed_by_nobody(
         "charset": b"X-Accel-Charset: koi8-r",
         "expires": b"X-Accel-Expires: 3600",
     }
-    raw.forget()
-    with client.tunnel("guest-x:80", to=raw):
-        for name, header in headers.items():
-            head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n%s\r\n\r\n"
-            raw.answers(name, head % (len(body), header) + body)
-            answer = visitor.get(f"https://guest-x.{domain}/{name}", timeout=10)
-            assert (answer.status, answer.size) == (200, len(body)), (name, answer.error)
-            assert answer.headers["content-type"] == "text/plain"
-        assert "/secret" not in json.dumps(raw.requests())
+    url = f"https://guest-raw.{domain}"
+    raw_tunnel.forget()
+    for name, header in headers.items():
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n%s\r\n\r\n"
+        raw_tunnel.answers(name, head % (len(body), header) + body)
+        answer = visitor.get(f"{url}/{name}", timeout=10)
+        assert (answer.status, answer.size) == (200, len(body)), (name, answer.error)
+        assert answer.headers["content-type"] == "text/plain"
+    assert "/secret" not in json.dumps(raw_tunnel.requests())
 
-        # A big answer, and a visitor who does not read it.
-        raw.answers(
-            "big", b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: yes\r\nContent-Length: 60000000\r\n\r\n" + bytes(60_000_000)
-        )
-        with visitor.background("crowd.py", "1", "/run/slow", f"https://guest-x.{domain}/big", "/run/root.pem"):
-            until("the visitor is answered", lambda: "200" in visitor.exec("cat", "/run/slow").stdout)
-            time.sleep(2)
-            spooled = host.inside(
-                NGINX, "sh", "-c", "find /tmp/proxy -type f; ls -l /proc/[0-9]*/fd 2>/dev/null | grep /tmp/proxy"
-            )
-            assert spooled.stdout == "", "it was spooled to a file"
+    # A big answer, and a visitor who does not read it.
+    size = 60_000_000
+    raw_tunnel.answers(
+        "big", b"HTTP/1.1 200 OK\r\nX-Accel-Buffering: yes\r\nContent-Length: %d\r\n\r\n" % size, bytes(size)
+    )
+    with visitor.background("crowd.py", "1", "/run/slow", f"{url}/big", "/run/root.pem"):
+        until("the visitor is answered", lambda: "200" in visitor.exec("cat", "/run/slow").stdout)
+        # Long enough for megabytes to come.
+        time.sleep(2)
+        find = "find /tmp/proxy -type f; ls -l /proc/[0-9]*/fd 2>/dev/null | grep /tmp/proxy"
+        assert host.inside(NGINX, "sh", "-c", find).stdout == "", "it was spooled to a file"
 
 
+@pytest.mark.usefixtures("web_tunnel")
 @pytest.mark.parametrize("upgrade", ["h2c", "H2C", "h2c, websocket", "websocketx", "TLS/1.0", "foo"])
-def test_no_upgrade_but_a_websocket_passes(
-    client: Client, host: Host, web: Web, visitor: Visitor, domain: str, upgrade: str
-) -> None:
+def test_no_upgrade_but_a_websocket_passes(host: Host, visitor: Visitor, domain: str, upgrade: str) -> None:
     """Cure: the maps of Upgrade and Connection, and the cleared HTTP2-Settings."""
     request = (
-        f"GET /echo HTTP/1.1\r\nHost: guest-x.{domain}\r\nUpgrade: {upgrade}\r\n"
+        f"GET /echo HTTP/1.1\r\nHost: guest-web.{domain}\r\nUpgrade: {upgrade}\r\n"
         "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
     ).encode()
-    with client.tunnel("guest-x:80", to=web):
-        assert visitor.get(f"https://guest-x.{domain}/").status == 200
-        for answer in (host.ask_nginx(request), visitor.send(f"guest-x.{domain}", request)):
-            assert answer.startswith("HTTP/1.1 200 ")
-            seen = {name.lower() for name, _ in json.loads(re.search(r"\{.*\}", answer)[0])["headers"]}
-            assert "host" in seen
-            assert not seen & {"upgrade", "http2-settings"}
-            assert (
-                "upgrade"
-                not in dict(json.loads(re.search(r"\{.*\}", answer)[0])["headers"]).get("Connection", "").lower()
-            )
+    for answer in (host.ask_nginx(request), visitor.send(f"guest-web.{domain}", request)):
+        assert answer.startswith("HTTP/1.1 200 ")
+        seen = {name.lower(): value for name, value in json.loads(re.search(r"\{.*\}", answer)[0])["headers"]}
+        assert seen["host"] == f"guest-web.{domain}"
+        assert not seen.keys() & {"upgrade", "http2-settings"}
+        assert "upgrade" not in seen.get("connection", "").lower()
 
 
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
@@ -347,68 +382,55 @@ NO_ANSWERS = ["100", "101", "102", "103", "199", "000", "099", "+99", "200x", "2
 
 
 @pytest.mark.parametrize("status", NO_ANSWERS)
-def test_an_answer_without_an_end_is_refused(
-    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str, status: str
-) -> None:
+def test_an_answer_without_an_end_is_refused(host: Host, raw_tunnel: RawService, domain: str, status: str) -> None:
     """Bytes that a tunnel sends after such an answer never get to the front end. Cure: visit.understand()."""
-    head = f"HTTP/1.1 {status} Early\r\nContent-Length: 100000\r\n\r\n".encode()
-    raw.answers("endless", head + EVIL, EVIL * 20)
-    with client.tunnel("guest-x:80", to=raw):
-        answer = host.ask_nginx(
-            f"GET /endless HTTP/1.1\r\nHost: guest-x.{domain}\r\nConnection: close\r\n\r\n".encode()
-        )
-        assert not answer or answer.startswith("HTTP/1.1 502 ")
-        assert "EVIL" not in answer
+    raw_tunnel.answers(
+        "endless", f"HTTP/1.1 {status} Early\r\nContent-Length: 100000\r\n\r\n".encode() + EVIL, EVIL * 20
+    )
+    request = f"GET /endless HTTP/1.1\r\nHost: guest-raw.{domain}\r\nConnection: close\r\n\r\n"
+    answer = host.ask_nginx(request.encode())
+    assert not answer or answer.startswith("HTTP/1.1 502 ")
+    assert "EVIL" not in answer
 
 
 def test_a_tunnel_never_answers_the_visitors_of_another(
-    client: Client, raw: RawService, visitor: Visitor, domain: str, bystander
+    raw_tunnel: RawService, visitor: Visitor, domain: str, bystander: Tunnel
 ) -> None:
     """Answers that hide further answers, while visitors come to another tunnel all the time.
 
-    Cure: visit.understand(), as Caddy uses its connections to nginx for all tunnels.
+    Caddy uses its connections to nginx for all tunnels. Cure: visit.understand().
     """
-    hidden = [EVIL * 20] * 3
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    raw.answers("interim", b"HTTP/1.1 103 Early Hints\r\nContent-Length: 100000\r\n\r\n" + ok, *hidden)
-    raw.answers("old", b"HTTP/1.1 +99 X\r\nContent-Length: 0\r\n\r\n", *hidden)
-    raw.answers("empty", b"HTTP/1.1 204 No Content\r\nContent-Length: 100000\r\n\r\n", *hidden)
-    raw.answers("unchanged", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 100000\r\n\r\n", *hidden)
-    raw.answers("short", ok, *hidden)
-    raw.answers("chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", *hidden)
-    raw.answers(
-        "both",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        *hidden,
-    )
-    raw.answers("twice", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 200\r\n\r\nok", *hidden)
-    with client.tunnel("guest-x:80", to=raw), nobody_harmed(visitor, domain), nobody_harmed(visitor, domain):
-        for path, _ in itertools.product(
-            ("interim", "old", "empty", "unchanged", "short", "chunked", "both", "twice"), range(3)
-        ):
-            visitor.get(f"https://guest-x.{domain}/{path}", timeout=1)
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%s\r\n2\r\nok\r\n0\r\n\r\n"
+    answers = {
+        "interim": b"HTTP/1.1 103 Early Hints\r\nContent-Length: 100000\r\n\r\n" + ok,
+        "old": b"HTTP/1.1 +99 X\r\nContent-Length: 0\r\n\r\n",
+        "empty": b"HTTP/1.1 204 No Content\r\nContent-Length: 100000\r\n\r\n",
+        "unchanged": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 100000\r\n\r\n",
+        "short": ok,
+        "chunked": chunked % b"",
+        "both": chunked % b"Content-Length: 2\r\n",
+        "twice": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 200\r\n\r\nok",
+    }
+    with nobody_harmed(visitor, domain), nobody_harmed(visitor, domain):
+        for name, answer in answers.items():
+            raw_tunnel.answers(name, answer, *[EVIL * 20] * 3)
+            for _ in range(3):
+                visitor.get(f"https://guest-raw.{domain}/{name}", timeout=1)
 
 
 def test_huge_headers_of_a_tunnel_are_refused(
-    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str, bystander
+    host: Host, raw_tunnel: RawService, visitor: Visitor, domain: str, bystander: Tunnel
 ) -> None:
-    """70 KB in one header or in a thousand of them: 502, and nginx lives on."""
-    workers = host.inside(NGINX, "sh", "-c", "cat /proc/1/task/1/children").expect().stdout
-    long = b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 70_000 + b"\r\nContent-Length: 2\r\n\r\nok"
-    many = (
-        b"HTTP/1.1 200 OK\r\n"
-        + b"X-Many: " * 1
-        + b"x" * 60
-        + b"\r\n"
-        + b"X-Many: yyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 2000
-        + b"\r\n"
-    )
-    raw.answers("long", long)
-    raw.answers("many", many)
-    with client.tunnel("guest-x:80", to=raw), nobody_harmed(visitor, domain):
+    """70 KB in one header or in two thousand of them: 502, and nginx lives on."""
+    workers = host.inside(NGINX, "cat", "/proc/1/task/1/children").expect().stdout
+    end = b"Content-Length: 2\r\n\r\nok"
+    raw_tunnel.answers("long", b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 70_000 + b"\r\n" + end)
+    raw_tunnel.answers("many", b"HTTP/1.1 200 OK\r\n" + b"X-Many: and one more of them, as it is\r\n" * 2000 + end)
+    with nobody_harmed(visitor, domain):
         for path in ("long", "many"):
-            assert visitor.get(f"https://guest-x.{domain}/{path}").status == 502
-    assert host.inside(NGINX, "sh", "-c", "cat /proc/1/task/1/children").expect().stdout == workers
+            assert visitor.get(f"https://guest-raw.{domain}/{path}").status == 502
+    assert host.inside(NGINX, "cat", "/proc/1/task/1/children").expect().stdout == workers
 
 
 # Visitors who don't read.
@@ -426,43 +448,41 @@ def test_a_name_has_only_so_many_visitors_at_once(
             def came() -> dict[str, int]:
                 return json.loads(crowd.exec("cat", "/run/crowd").stdout or "{}")
 
-            until(
-                "all have asked",
-                lambda: came().get("HTTP/1.1 429", 0) + came().get("", 0) == 230 and came().get("HTTP/1.1 429"),
-                within=30,
-            )
-            until("thirty of them were sent away", lambda: came() == {"": 200, "HTTP/1.1 429": 30}, within=20)
+            until("thirty are sent away, the others wait", lambda: came() == {"": 200, "HTTP/1.1 429": 30}, within=30)
             assert visitor.get(f"https://guest-x.{domain}/").status == 429
 
 
 def test_visitors_who_do_not_read_take_no_memory_from_others(
-    client: Client, another_client: Callable[..., Client], host: Host, web: Web, visitor: Visitor, world: World, domain: str,
-    bystander,
-) -> None:  # fmt: skip
-    """540 of them at three names of one connection, each with two MiB in sshd. Cure: the memory limit of the container.
+    world: World,
+    client: Client,
+    another_client: Callable[..., Client],
+    host: Host,
+    web: Web,
+    visitor: Visitor,
+    domain: str,
+    bystander: Tunnel,
+) -> None:
+    """Two hundred of them, each with up to two MiB in sshd. Cure: the container's memory limit (see test_containers).
 
-    The kernel then ends the connection that has all that memory, and no other.
+    The kernel ends the connection that has all that memory, and no other. A smaller limit and smaller buffers of the
+    kernel make it quick.
     """
-    started = host.docker("inspect", "--format={{.State.StartedAt}}", SSHD).expect().stdout
-    attack = client.tunnel("guest-x:80", "8080", "8081", to=web)
-    with world.visitor() as crowd, nobody_harmed(visitor, domain, slowest=20):
-        for label in ("guest-x", "8080", "8081"):
-            url = f"https://{label}.{domain}/bytes/50000000"
-            assert visitor.get(f"https://{label}.{domain}/").status == 200
-            crowd.spawn(
-                "python3", "-c", (INSIDE / "crowd.py").read_text(), "180", f"/run/crowd-{label}", url, "/run/root.pem"
-            )
-        most = 0
-
-        def ended() -> bool:
-            nonlocal most
-            most = max(most, host.anonymous_memory(SSHD))
-            return not attack.running
-
-        until("the attacker's connection is ended", ended, within=60)
-        assert 500 * 2**20 < most <= 2**30
-        assert served_within(another_client(), web, visitor, domain) <= 4
-    assert host.docker("inspect", "--format={{.State.StartedAt}}", SSHD).expect().stdout == started
+    [started, limit] = (
+        host.docker("inspect", "--format={{.State.StartedAt}} {{.HostConfig.Memory}}", SSHD).expect().stdout.split()
+    )
+    attack = client.tunnel("guest-x:80", to=web)
+    assert visitor.get(f"https://guest-x.{domain}/").status == 200
+    buffers = {"tcp_rmem": "4096 65536 65536", "tcp_wmem": "4096 16384 65536"}
+    host.docker("update", "--memory=128m", "--memory-swap=128m", SSHD).expect()
+    try:
+        with settings(host, **buffers), world.visitor() as crowd, nobody_harmed(visitor, domain, slowest=20):
+            url = f"https://guest-x.{domain}/bytes/50000000"
+            with crowd.background("crowd.py", "200", "/run/crowd", url, "/run/root.pem"):
+                until("the attacker's connection is ended", lambda: not attack.running, within=60)
+            assert served_within(another_client(), web, visitor, domain) <= 4
+    finally:
+        host.docker("update", f"--memory={limit}", f"--memory-swap={limit}", SSHD).expect()
+    assert host.docker("inspect", "--format={{.State.StartedAt}}", SSHD).expect().stdout.split() == [started]
 
 
 # Outward.
@@ -483,12 +503,12 @@ def listening(host: Host, port: int) -> Iterator[None]:
 def test_nothing_outside_can_be_reached_from_the_tunnels_namespace(
     host: Host, scenario: Scenario, visitor: Visitor, container: str
 ) -> None:
-    """Neither the host, nor its other containers, nor the network it is in. Cure: the filter's policy for what goes out."""
+    """Not the host, not its other containers, not the network it is in. Cure: the filter's chain `out`."""
     network = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
     caddy, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-caddy").expect().stdout.split()
     _, bridge = host.docker("inspect", f"--format={network}", POD).expect().stdout.split()
     targets = [
-        *("tcp:%s:9000" % address for address in (bridge, gateway, scenario.host_address)),
+        *(f"tcp:{address}:9000" for address in (bridge, gateway, scenario.host_address)),
         *(f"tcp:{caddy}:443", f"tcp:{scenario.ca_address}:14000", f"udp:{scenario.ca_address}:53"),
         *(f"ping:{address}" for address in (bridge, caddy, scenario.ca_address)),
     ]
@@ -502,7 +522,7 @@ def test_nothing_outside_can_be_reached_from_the_tunnels_namespace(
 
 
 def test_nobody_can_knock_at_the_namespace_but_at_sshd(host: Host) -> None:
-    """From the host, the neighbour that is nearest. Cure: the filter's policy for what comes in."""
+    """From the host, the neighbour that is nearest. Cure: the filter's chain `in`."""
     network = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     pod = host.docker("inspect", f"--format={network}", POD).expect().stdout.strip()
     with_listener = (
@@ -549,23 +569,20 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("kind", SMUGGLED)
-def test_no_request_is_smuggled(
-    client: Client, host: Host, raw: RawService, visitor: Visitor, domain: str, kind: str
-) -> None:
+def test_no_request_is_smuggled(host: Host, raw_tunnel: RawService, visitor: Visitor, domain: str, kind: str) -> None:
     """A service sees no request that is hidden in another, whether it comes by Caddy or straight to nginx."""
-    request = f"POST /first HTTP/1.1\r\nHost: guest-x.{domain}\r\n{SMUGGLED[kind]}".encode("latin-1")
-    after = f"GET /after HTTP/1.1\r\nHost: guest-x.{domain}\r\n\r\n".encode()
-    raw.forget()
-    with client.tunnel("guest-x:80", to=raw):
-        visitor.send(f"guest-x.{domain}", request + after)
-        host.ask_nginx(request + after)
-        assert "plain" in visitor.get(f"https://guest-x.{domain}/last").body
-    seen = raw.requests()
+    name = f"guest-raw.{domain}"
+    request = f"POST /first HTTP/1.1\r\nHost: {name}\r\n{SMUGGLED[kind]}GET /after HTTP/1.1\r\nHost: {name}\r\n\r\n"
+    raw_tunnel.forget()
+    visitor.send(name, request.encode("latin-1"))
+    host.ask_nginx(request.encode("latin-1"))
+    assert visitor.get(f"https://{name}/last").body == "plain"
+    seen = raw_tunnel.requests()
     assert seen[-1]["line"] == "GET /last HTTP/1.1"
     for request in seen:
         assert re.fullmatch(r"(POST /first|GET /(after|last)) HTTP/1.1", request["line"])
-        headers = [(name.lower(), value) for name, value in request["headers"]]
-        assert [value for name, value in headers if name == "host"] == [f"guest-x.{domain}"]
+        headers = [(header.lower(), value) for header, value in request["headers"]]
+        assert [value for header, value in headers if header == "host"] == [name]
         assert "x-smuggled" not in dict(headers)
 
 
@@ -575,7 +592,7 @@ def test_no_request_is_smuggled(
 def test_a_tunnel_on_the_listeners_own_port_does_not_keep_it_out(
     client: Client, another_client: Callable[..., Client], host: Host, web: Web, visitor: Visitor, domain: str
 ) -> None:
-    """sshd opens its listener anew (SIGHUP) while tunnels hold ports 2222 and 53. Cure: it listens on eth0 alone."""
+    """The listener is opened anew (SIGHUP) while tunnels hold ports 2222 and 53. Cure: it listens on eth0 alone."""
     with client.tunnel("2222", "53", to=web) as tunnel:
         listener = host.inside(SSHD, "pgrep", "-f", "^sshd: /usr/sbin/sshd").expect().stdout
         host.docker("kill", "--signal=HUP", SSHD).expect()
@@ -604,5 +621,5 @@ def test_a_tunnel_that_grabs_the_listeners_port_at_its_start_does_not_keep_it_ou
             until("the tunnel on 2222 and 53 answers again", answers, within=20)
             assert visitor.get(f"https://guest-x.{domain}/").status == 200
     finally:
-        client.shell("pkill -f 'while true'; pkill -x ssh")
+        client.shell("pkill -f '[w]hile true'; pkill -x ssh")
     until("2222 is nobody's", lambda: visitor.get(f"https://2222.{domain}/").status == 404)

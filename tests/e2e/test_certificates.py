@@ -17,8 +17,9 @@ REFUSED = "tlsv1 alert internal error|TLS alert|internal error|ALERT"
 
 # Handshakes for random names below a domain, a few at a time; prints how each ended.
 HANDSHAKES = r"""
-import asyncio, collections, json, secrets, ssl, sys
+import asyncio, collections, json, secrets, socket, ssl, sys
 domain, count = sys.argv[1], int(sys.argv[2])
+address = socket.gethostbyname(domain)  # once: the name server is not what is tested
 context = ssl.create_default_context(cafile="/run/root.pem")
 context.check_hostname = False
 results = collections.Counter()
@@ -27,7 +28,7 @@ async def shake(name, turn):
     async with turn:
         try:
             _, writer = await asyncio.wait_for(
-                asyncio.open_connection(domain, 443, ssl=context, server_hostname=name), 60)
+                asyncio.open_connection(address, 443, ssl=context, server_hostname=name), 60)
             writer.close()
             results["certificate for " + name] += 1
         except ssl.SSLError as error:
@@ -216,7 +217,7 @@ def test_the_ask_door_is_not_to_be_reached(client: Client, web: Web, visitor: Vi
             "tunnel",
         ]
         for asked in hosts:
-            for path in ("/", "/ask", "//127.0.0.1:9123/"):
+            for path in ("/", "//127.0.0.1:9123/"):
                 for url, http in ((f"http://guest-x.{domain}", "1.1"), (f"https://guest-x.{domain}", "2")):
                     target = f"{url}{path}?domain={name}.{domain}"
                     answer = visitor.get(target, http=http, headers={"Host": asked})
@@ -224,7 +225,7 @@ def test_the_ask_door_is_not_to_be_reached(client: Client, web: Web, visitor: Vi
                     assert "<h1>" in answer.body
         # As a proxy is asked.
         proxied = visitor.get(
-            f"http://127.0.0.1:9123/?domain={name}.{domain}", http="1.1", options=["-x", f"http://{domain}"]
+            f"http://127.0.0.1:9123/?domain={name}.{domain}", http="1.1", options=["-x", f"http://{domain}:80"]
         )
         assert proxied.status == 404
         assert "<h1>" in proxied.body

@@ -162,6 +162,16 @@ def test_foreign_origin_and_referer_stay(locals_: dict[str, str], visitor: Visit
         assert twice.status == 400 or "http://localhost" not in json.dumps(twice.json()["headers"])
 
 
+def test_a_page_of_the_visitors_own_localhost_is_foreign(locals_: dict[str, str], visitor: Visitor) -> None:
+    """It names itself like the service does, and must not be taken for one of the service's pages."""
+    for own, told in locals_.items():
+        headers = {"Origin": f"http://{told}", "Referer": f"http://{told}/page"}
+        answer = visitor.get(f"https://{own}/echo", headers=headers)
+        assert answer.sent("Origin") == ["null"]
+        assert answer.sent("Referer") == []
+        assert visitor.get(f"https://{own}/origin", headers=headers).status == 403
+
+
 def test_redirects_lead_back_to_the_visited_host(locals_: dict[str, str], visitor: Visitor) -> None:
     """Location is mended where it names the service itself, and nowhere else."""
     for own, told in locals_.items():

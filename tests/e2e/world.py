@@ -226,7 +226,7 @@ class Host(Container):
         return self.exec("nsenter", f"--net=/proc/{self.main_process(container)}/ns/net", *command, timeout=timeout)
 
     def ask_nginx(self, request: bytes) -> str:
-        """Send bytes to nginx's socket for visitors, past Caddy; everything that came back within two seconds."""
+        """Send bytes to nginx's socket for visitors, past Caddy; what came back until a silent second later."""
         volume = self.docker("volume", "inspect", "--format={{.Mountpoint}}", "proxme-tunnel-sockets").expect().stdout
         return self.python("exchange.py", f"unix:{volume.strip()}/visitors.sock", stdin=request).expect().stdout
 
@@ -685,7 +685,7 @@ class Visitor(Container):
             yield visits
 
     def send(self, name: str, request: bytes) -> str:
-        """Send bytes to the host over TLS, as a visitor of `name`; what came back until two silent seconds later."""
+        """Send bytes to the host over TLS, as a visitor of `name`; what came back until a silent second later."""
         return self.python("exchange.py", f"tls:{name}", "/run/root.pem", stdin=request).expect().stdout
 
     def certificate(self, name: str, port: int = 443) -> str:

@@ -7,6 +7,7 @@ following ones fail at once. The instance is destroyed at the end, unless KEEP=1
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +20,8 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
 # `demo` is tested by `make demo` itself.
-SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml") if path.parent.name != "demo")
+FOUND = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"demo"}
+SCENARIOS = sorted(FOUND, key=lambda name: (name != "default", name))
 
 
 def steps(scenario: str) -> list[str]:
@@ -44,11 +46,12 @@ class Scenario:
         self.folder = ROOT / ".cache" / name
         self.failed: str | None = None
 
-    def molecule(self, action: str) -> int:
-        """Run one action with its output shown as it comes; its exit code."""
+    def molecule(self, action: str) -> tuple[int, str]:
+        """Run one action with its output shown as it comes; its exit code and its output."""
         environment = {
             **os.environ,
             "MOLECULE_COMMAND_BORDERS": "false",
+            "COLUMNS": "160",
             "PROXME_VERIFY_FOLDER": str(self.folder),
         }
         # Molecule finds its base by itself only in a git checkout.
@@ -57,13 +60,20 @@ class Scenario:
         environment["PATH"] = f"{pathlib.Path(sys.executable).parent}:{environment['PATH']}"
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "verify.log"
-        if action == "verify":
-            log.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
         done = threading.Event()
         follower = threading.Thread(target=follow, args=(log, done))
         follower.start()
         try:
-            return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            assert process.stdout
+            lines = []
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+            return process.wait(), "".join(lines)
         finally:
             done.set()
             follower.join()
@@ -115,7 +125,7 @@ def test_scenario(
     run.failed = step
     with capfd.disabled():
         print(f"\n=== {name}: {step}", flush=True)
-        code = run.molecule(step.partition("-")[0])
+        code, output = run.molecule(step.partition("-")[0].replace("_", "-"))
     report = run.folder / "verify.xml"
     if step.startswith("verify") and report.exists():
         for case in ElementTree.parse(report).iter("testcase"):
@@ -128,4 +138,6 @@ def test_scenario(
                         pytest.fail(text, pytrace=False)
     if code:
         pytest.fail(f"molecule {step} of the scenario {name} failed; its output is above", pytrace=False)
+    if step == "check-2" and "changed=0 " not in re.sub(r"\x1b\[[\d;]*m", "", output):
+        pytest.fail(f"--check on the converged host of {name} would change something; see above", pytrace=False)
     run.failed = None

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sends bytes as they are and prints what comes back: exchange.py TARGET [CA-FILE] <BYTES.
 
-TARGET is tls:HOST (port 443, the name verified), tcp:HOST:PORT or unix:PATH. Each line that is only `~` in the input is a pause
-of half a second. Ends when the other side closes, or two seconds after the last byte came.
+TARGET is tls:HOST (port 443, the name verified), tcp:HOST:PORT or unix:PATH. Ends when the other side closes, or after
+a silent second.
 """
 
 import socket
 import ssl
 import sys
-import time
 
 
 def dial(target: str) -> socket.socket:
@@ -29,11 +28,8 @@ def dial(target: str) -> socket.socket:
 def main() -> None:
     """Send standard input, print the answer."""
     connection = dial(sys.argv[1])
-    for number, part in enumerate(sys.stdin.buffer.read().split(b"\n~\n")):
-        if number:
-            time.sleep(0.5)
-        connection.sendall(part)
-    connection.settimeout(2)
+    connection.sendall(sys.stdin.buffer.read())
+    connection.settimeout(1)
     try:
         while piece := connection.recv(65536):
             sys.stdout.buffer.write(piece)

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A local service that answers with any bytes: raw_service.py PORT FOLDER.
 
-The answer to /NAME is the file FOLDER/NAME as it is; where it holds a line that is only `~`, the service pauses for half a second.
-Any other path is answered with "plain". Each request that it understood is a line of JSON in FOLDER/log: {"line": ..., "headers": [[name, value]]}.
+The answer to /NAME is the file FOLDER/NAME as it is; where that holds a line that is only `~`, the service pauses for
+half a second. Any other path is answered with "plain". Each request is a line of JSON in FOLDER/log:
+{"line": "GET / HTTP/1.1", "headers": [[name, value], ...]}.
 """
 
 import json

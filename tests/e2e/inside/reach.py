@@ -5,6 +5,7 @@
 tcp connects. udp sends a question for a name to a name server. ping sends one echo request (needs root).
 """
 
+import concurrent.futures
 import socket
 import struct
 import sys
@@ -31,7 +32,8 @@ def ask(address: str, port: int) -> None:
         connection.recv(512)
 
 
-for target in sys.argv[1:]:
+def answers(target: str) -> str:
+    """What is known of one target."""
     kind, address, *port = target.split(":")
     try:
         if kind == "ping":
@@ -40,6 +42,10 @@ for target in sys.argv[1:]:
             ask(address, int(port[0]))
         else:
             socket.create_connection((address, int(port[0])), 2).close()
-        print(f"{target} yes")
     except OSError as error:
-        print(f"{target} {error!r}")
+        return f"{target} {error!r}"
+    return f"{target} yes"
+
+
+with concurrent.futures.ThreadPoolExecutor(len(sys.argv)) as pool:
+    print(*pool.map(answers, sys.argv[1:]), sep="\n")

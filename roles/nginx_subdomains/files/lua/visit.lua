@@ -8,15 +8,24 @@ local visit = {}
 local day = 86400
 
 -- For a server that answers to localhost alone: Host is localhost, and Origin and Referer are too, but only where they are this very host's,
--- so that the server's own protection against foreign pages stays whole.
+-- so that the server's own protection against foreign pages stays whole. A page of the visitor's own localhost is as foreign as any other, but
+-- names itself like the server: it is told apart.
 local function pretend_localhost(tunnel)
   local own, request = "https://" .. ngx.var.told_host, ngx.req
   local there = tunnel.scheme .. "://" .. tunnel.localhost
   local headers = request.get_headers()
-  if headers.origin == own then request.set_header("Origin", there) end
+  if headers.origin == own then
+    request.set_header("Origin", there)
+  elseif headers.origin == there then
+    request.set_header("Origin", "null")
+  end
   local referer = headers.referer
-  if type(referer) == "string" and referer:sub(1, #own + 1) == own .. "/" then
-    request.set_header("Referer", there .. referer:sub(#own + 1))
+  if type(referer) == "string" then
+    if referer:sub(1, #own + 1) == own .. "/" then
+      request.set_header("Referer", there .. referer:sub(#own + 1))
+    elseif referer:sub(1, #there + 1) == there .. "/" then
+      request.clear_header("Referer")
+    end
   end
   for _, name in ipairs { "X-Forwarded-Host", "X-Forwarded-Proto" } do request.clear_header(name) end
   ngx.var.told_host = tunnel.localhost

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What breaks heals by itself, and a broken configuration never replaces a working one."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from playbook import ROOT, Operator, Run
+from world import Client, Host, Scenario, Visitor, Web, World, until
+
+CONTAINERS = ["pod", "names", "sshd", "nginx", "caddy"]
+
+
+@contextmanager
+def reconnecting(client: Client, forward: str, web: Web) -> Iterator[None]:
+    """A client that runs ssh in a loop, as the recipes have it."""
+    options = ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3", "-o", "ExitOnForwardFailure=yes"]
+    ssh = " ".join(["ssh", *client.options(), *options, "-NR", f"{forward}:{web}", f"tunnel@{client.host}"])
+    client.spawn("sh", "-c", f"while true; do {ssh}; sleep 5; done >/run/loop 2>&1")
+    try:
+        yield
+    finally:
+        client.shell("pkill -f '[w]hile true'; pkill -x ssh")
+
+
+@pytest.fixture(scope="module")
+def returning(world: World, web: Web, visitor: Visitor, domain: str) -> Iterator[str]:
+    """The URL of a client that comes back whenever its connection ends, visited at least once."""
+    url = f"https://guest-two.{domain}/"
+    with world.client("returning") as client, reconnecting(client, "guest-two:80", web):
+        until("its tunnel answers", lambda: visitor.get(url).status == 200, within=20)
+        yield url
+
+
+def served(visitor: Visitor, url: str) -> bool:
+    """Whether a visitor gets the page."""
+    answer = visitor.get(url, timeout=3)
+    return answer.status == 200 and "Hello from web." in answer.body
+
+
+# Something ends.
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_killed_container_heals_by_itself(
+    client: Client, host: Host, web: Web, visitor: Visitor, domain: str, returning: str, container: str
+) -> None:
+    """Kill -9 of the main process. Within 10 s newcomers are served; who reconnects is served again at the same URL."""
+    until("all containers are healthy", host.all_healthy, within=30)
+    until("the tunnel answers", lambda: served(visitor, returning), within=30)
+    process = host.kill(f"proxme-tunnel-{container}")
+    killed = time.monotonic()
+    until("the process is gone", lambda: host.exec("test", "-e", f"/proc/{process}").code != 0)
+
+    def newcomer_served() -> bool:
+        forward = f"guest-newcomer:80:{web}"
+        tunnel = client.tunnel(forward, wait=False)
+        try:
+            tunnel.wait_up(within=3)
+            return served(visitor, f"https://guest-newcomer.{domain}/")
+        finally:
+            tunnel.kill()
+
+    until("a newcomer is served", newcomer_served, within=30)
+    assert time.monotonic() - killed < 10
+    # ServerAliveInterval notices within 10 s that the holder took the connection away, and the loop waits for 5.
+    until("the reconnecting client is served", lambda: served(visitor, returning), within=30)
+    until("all containers are healthy", host.all_healthy, within=30)
+
+
+def test_the_tunnels_outlive_a_restart_of_the_docker_daemon(
+    host: Host, client: Client, web: Web, visitor: Visitor, domain: str
+) -> None:
+    """With live-restore not even a tunnel drops; and what is killed afterwards heals as before."""
+    with client.tunnel("guest-x:80", to=web) as tunnel:
+        assert served(visitor, f"https://guest-x.{domain}/")
+        host.exec("systemctl", "restart", "docker").expect()
+        until("all containers are healthy", host.all_healthy, within=30)
+        assert tunnel.running
+        assert served(visitor, f"https://guest-x.{domain}/")
+        host.kill("proxme-tunnel-nginx")
+        until("the tunnel answers again", lambda: served(visitor, f"https://guest-x.{domain}/"), within=10)
+        assert tunnel.running
+
+
+def test_a_reload_of_sshd_keeps_tunnels(
+    host: Host, client: Client, another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str
+) -> None:
+    """SIGHUP: tunnels and visitors notice nothing, and newcomers are let in."""
+    started = host.docker("inspect", "--format={{.State.StartedAt}}", "proxme-tunnel-sshd").expect().stdout
+    newcomer = another_client()
+    with client.tunnel("guest-x:80", to=web) as tunnel, visitor.visits(f"https://guest-x.{domain}/") as visits:
+        for _ in range(3):
+            host.docker("kill", "--signal=HUP", "proxme-tunnel-sshd").expect()
+            with until("a newcomer is let in", lambda: newcomer.tunnel("guest-newcomer:80", to=web)):
+                assert served(visitor, f"https://guest-newcomer.{domain}/")
+        assert tunnel.running
+        assert {visit.status for visit in visits.since()} == {200}
+    assert host.docker("inspect", "--format={{.State.StartedAt}}", "proxme-tunnel-sshd").expect().stdout == started
+
+
+@pytest.mark.parametrize("visited", [True, False], ids=["visited", "unvisited"])
+@pytest.mark.parametrize("how", ["its link goes down", "it is unplugged"])
+def test_a_client_that_is_cut_off_loses_its_name(
+    world: World, client: Client, scenario: Scenario, web: Web, visitor: Visitor, domain: str, how: str, visited: bool
+) -> None:
+    """No FIN. Within 20 s another client can take the name, whether or not visitors keep knocking."""
+    url = f"https://guest-x.{domain}/"
+    with world.web("next") as following, world.client("cut") as cut:
+        cut.tunnel("guest-x:80", to=web)
+        until("the tunnel answers", lambda: served(visitor, url))
+        # Visitors of several minds, as one alone would wait for the answer.
+        with (
+            visitor.visits(url, every=0.2 if visited else 3600),
+            visitor.visits(url, every=0.3 if visited else 3600),
+            visitor.visits(url, every=0.5 if visited else 3600),
+        ):
+            if how == "it is unplugged":
+                cut.unplug(scenario.network)
+            else:
+                cut.link(up=False)
+            lost = time.monotonic()
+            taken = until(
+                "the next client has the name",
+                lambda: (
+                    client.ssh("-N", "-R", f"guest-x:80:{following}", "-oExitOnForwardFailure=yes", timeout=1).code
+                    == 124
+                ),
+                within=40,
+            )
+            seconds = time.monotonic() - lost
+            with client.tunnel("guest-x:80", to=following):
+                assert "Hello from next." in visitor.get(url).body
+    assert taken
+    assert seconds < 21
+
+
+# A broken configuration: the template, the file that it becomes below /etc/proxme-tunnel, and what the program says.
+
+BROKEN = {
+    "tunnel_pod/templates/filter.nft.j2": ("tunnel_pod/filter/filter.nft", "syntax error"),
+    "tunnel_pod/templates/dnsdist.conf.j2": ("tunnel_pod/names/dnsdist.conf", "dnsdist.conf:"),
+    "sshd_tunnel/templates/sshd_config.j2": ("sshd_tunnel/sshd_config", "Bad configuration option"),
+    "nginx_subdomains/templates/nginx.conf.j2": ("nginx_subdomains/nginx.conf", "unknown directive"),
+    "caddy_frontend/templates/Caddyfile.j2": ("caddy_frontend/Caddyfile", "unrecognized directive"),
+}
+
+
+def name_of(template: str) -> str:
+    """The inventory's name for the host that gets this template broken."""
+    return pathlib.Path(template).name.partition(".")[0]
+
+
+def working(host: Host) -> list[str]:
+    """The configuration files and the containers, in a form that changes with them."""
+    files = host.shell("cd /etc/proxme-tunnel && find . -type f -print0 | sort -z | xargs -0 sha256sum").expect().stdout
+    started = host.docker(
+        "inspect", "--format={{.Id}} {{.State.StartedAt}}", *(f"proxme-tunnel-{name}" for name in CONTAINERS)
+    )
+    return [*files.splitlines(), *started.expect().stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def broken_run(
+    scenario: Scenario, host: Host, world: World, web: Web, visitor: Visitor, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Run, list[str], list[str]]]:
+    """One run of a copy of this project with broken templates: the run, and what the host held before and after.
+
+    Each of several hosts (all of them are the scenario's) gets another broken template.
+    """
+    copy = tmp_path_factory.mktemp("project")
+    for part in ("ansible.cfg", "site.yml", "playbooks", "roles"):
+        source = ROOT / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
+    for template in BROKEN:
+        file = copy / "roles" / template
+        line = "{% if broken == '" + name_of(template) + "' %}\nthis is nonsense\n{% endif %}\n"
+        file.write_text(file.read_text() + line)
+    reached = {"ansible_connection": "community.docker.docker", "ansible_host": scenario.host}
+    hosts = {f"broken_{name_of(template)}": {**reached, "broken": name_of(template)} for template in BROKEN}
+    inventory = copy / "broken.json"
+    inventory.write_text(json.dumps({"tunnel": {"hosts": hosts}}))
+    operator = Operator(scenario)
+    with world.client() as client, client.tunnel("guest-x:80", to=web) as tunnel:
+        before = working(host)
+        run = operator.run("site.yml", "-i", str(inventory), "--limit=broken_*", "--forks=5", folder=copy)
+        assert tunnel.running
+        assert served(visitor, f"https://guest-x.{scenario.domain}/")
+        yield run, before, working(host)
+
+
+@pytest.mark.parametrize("template", BROKEN)
+def test_a_broken_configuration_is_refused_with_the_programs_own_words(
+    broken_run: tuple[Run, list[str], list[str]], template: str
+) -> None:
+    run, _, _ = broken_run
+    message = run.message_of(f"broken_{name_of(template)}")
+    assert message.startswith("failed to validate"), run.output[-3000:]
+    assert BROKEN[template][1] in message
+
+
+def test_a_broken_configuration_changes_nothing(broken_run: tuple[Run, list[str], list[str]]) -> None:
+    run, before, after = broken_run
+    assert run.changed == []
+    assert {line.split("  ./")[-1] for line in before} >= {file for file, _ in BROKEN.values()}
+    assert after == before
+
+
+# The whole machine; last, as it takes the longest.
+
+
+def test_all_comes_back_after_a_reboot(
+    host: Host, client: Client, web: Web, visitor: Visitor, domain: str, returning: str
+) -> None:
+    """The reconnecting client is served again at the same URL."""
+    until("the tunnel answers", lambda: served(visitor, returning), within=30)
+    host.reboot()
+    until("all containers are healthy", host.all_healthy, within=60)
+    until("the reconnecting client is served", lambda: served(visitor, returning), within=30)
+    with client.tunnel("guest-x:80", to=web):
+        assert served(visitor, f"https://guest-x.{domain}/")
