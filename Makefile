@@ -14,8 +14,8 @@ venv: .venv/ready
 setup: .venv/ready ## Make .venv, and have a Docker engine
 	@tools/engine.sh
 
-test: setup ## Run everything; ONLY=default runs that scenario alone
-	pytest $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios)
+test: setup ## Run everything; ONLY=default that scenario alone, E2E='-k name' some tests of it
+	pytest -o verbosity_subtests=1 $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios)
 
 lint: venv ## Run the linters
 	pytest tests/unit/test_lint.py

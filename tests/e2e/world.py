@@ -213,6 +213,16 @@ class Host(Container):
         self.exec("kill", "-9", str(process)).expect()
         return process
 
+    def reload(self, container: str) -> None:
+        """Let a container's main process read its configuration again (`docker kill` counts as a wish to stop it)."""
+        self.inside(container, "sh", "-c", "kill -HUP 1").expect()
+
+    def stays_stopped(self, container: str) -> bool:
+        """Whether Docker takes it for stopped by hand, so that it will not start it again when it ends."""
+        identity = self.docker("inspect", "--format={{.Id}}", container).expect().stdout.strip()
+        config = json.loads(self.read(f"/var/lib/docker/containers/{identity}/config.v2.json"))
+        return bool(config["HasBeenManuallyStopped"])
+
     def all_healthy(self) -> bool:
         """Whether every container of ours runs and, where it has a health check, is healthy."""
         ours = {name: status for name, status in self.containers().items() if name.startswith("proxme-tunnel-")}
