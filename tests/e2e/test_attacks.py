@@ -595,7 +595,7 @@ def test_a_tunnel_on_the_listeners_own_port_does_not_keep_it_out(
     """The listener is opened anew (SIGHUP) while tunnels hold ports 2222 and 53. Cure: it listens on eth0 alone."""
     with client.tunnel("2222", "53", to=web) as tunnel:
         listener = host.inside(SSHD, "pgrep", "-f", "^sshd: /usr/sbin/sshd").expect().stdout
-        host.docker("kill", "--signal=HUP", SSHD).expect()
+        host.reload(SSHD)
         with another_client().tunnel("guest-x:80", to=web):
             for label in ("2222", "53", "guest-x"):
                 answer = visitor.get(f"https://{label}.{domain}/")

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from playbook import ROOT, Operator, Run
+import yaml
+from playbook import ROOT, Operator
 from world import Client, Host, Scenario, Visitor, Web, World, until
 
 CONTAINERS = ["pod", "names", "sshd", "nginx", "caddy"]
@@ -98,7 +99,7 @@ def test_a_reload_of_sshd_keeps_tunnels(
     newcomer = another_client()
     with client.tunnel("guest-x:80", to=web) as tunnel, visitor.visits(f"https://guest-x.{domain}/") as visits:
         for _ in range(3):
-            host.docker("kill", "--signal=HUP", "proxme-tunnel-sshd").expect()
+            host.reload("proxme-tunnel-sshd")
             with until("a newcomer is let in", lambda: newcomer.tunnel("guest-newcomer:80", to=web)):
                 assert served(visitor, f"https://guest-newcomer.{domain}/")
         assert tunnel.running
@@ -142,75 +143,71 @@ def test_a_client_that_is_cut_off_loses_its_name(
     assert seconds < 21
 
 
-# A broken configuration: the template, the file that it becomes below /etc/proxme-tunnel, and what the program says.
+# A broken configuration.
 
+# Role and template, the file that it becomes below /etc/proxme-tunnel, and what the program says.
 BROKEN = {
-    "tunnel_pod/templates/filter.nft.j2": ("tunnel_pod/filter/filter.nft", "syntax error"),
-    "tunnel_pod/templates/dnsdist.conf.j2": ("tunnel_pod/names/dnsdist.conf", "dnsdist.conf:"),
-    "sshd_tunnel/templates/sshd_config.j2": ("sshd_tunnel/sshd_config", "Bad configuration option"),
-    "nginx_subdomains/templates/nginx.conf.j2": ("nginx_subdomains/nginx.conf", "unknown directive"),
-    "caddy_frontend/templates/Caddyfile.j2": ("caddy_frontend/Caddyfile", "unrecognized directive"),
+    ("tunnel_pod", "filter.nft.j2"): ("tunnel_pod/filter/filter.nft", "syntax error"),
+    ("tunnel_pod", "dnsdist.conf.j2"): ("tunnel_pod/names/dnsdist.conf", "dnsdist.conf:"),
+    ("sshd_tunnel", "sshd_config.j2"): ("sshd_tunnel/sshd_config", "Bad configuration option"),
+    ("nginx_subdomains", "nginx.conf.j2"): ("nginx_subdomains/nginx.conf", "unknown directive"),
+    ("caddy_frontend", "Caddyfile.j2"): ("caddy_frontend/Caddyfile", "Unexpected EOF"),
 }
 
 
-def name_of(template: str) -> str:
-    """The inventory's name for the host that gets this template broken."""
-    return pathlib.Path(template).name.partition(".")[0]
+def with_broken_templates(copy: pathlib.Path) -> pathlib.Path:
+    """A playbook in a copy of this project: the site playbook, but each role fails by one broken template after the other.
+
+    To see what the later roles do, it goes on after a failure; so it needs one run for all.
+    """
+    for part in ("ansible.cfg", "playbooks", "roles"):
+        source = ROOT / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
+    for role, template in BROKEN:
+        file = copy / "roles" / role / "templates" / template
+        nonsense = "{% if broken == '" + template + "' %}\nthis is nonsense {\n{% endif %}\n"
+        file.write_text(file.read_text() + nonsense)
+    [play] = yaml.safe_load((copy / "playbooks" / "site.yml").read_text())
+    del play["pre_tasks"], play["post_tasks"], play["roles"]
+    # The landing page needs the fingerprints that sshd_tunnel finds when it is whole.
+    order = [("sshd_tunnel", "nothing"), *BROKEN]
+    play["tasks"] = [
+        {
+            "block": [{"ansible.builtin.include_role": {"name": role}, "vars": {"broken": template}}],
+            "rescue": [{"ansible.builtin.debug": {"msg": f"{template} failed"}}],
+        }
+        for role, template in order
+    ]
+    playbook = copy / "playbooks" / "broken.yml"
+    playbook.write_text(yaml.safe_dump([play], sort_keys=False))
+    return playbook
 
 
 def working(host: Host) -> list[str]:
     """The configuration files and the containers, in a form that changes with them."""
-    files = host.shell("cd /etc/proxme-tunnel && find . -type f -print0 | sort -z | xargs -0 sha256sum").expect().stdout
-    started = host.docker(
-        "inspect", "--format={{.Id}} {{.State.StartedAt}}", *(f"proxme-tunnel-{name}" for name in CONTAINERS)
-    )
-    return [*files.splitlines(), *started.expect().stdout.splitlines()]
+    files = host.shell("cd /etc/proxme-tunnel && find . -type f -print0 | sort -z | xargs -0 sha256sum")
+    names = [f"proxme-tunnel-{name}" for name in CONTAINERS]
+    started = host.docker("inspect", "--format={{.Id}} {{.State.StartedAt}}", *names)
+    return [*files.expect().stdout.splitlines(), *started.expect().stdout.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def broken_run(
-    scenario: Scenario, host: Host, world: World, web: Web, visitor: Visitor, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Run, list[str], list[str]]]:
-    """One run of a copy of this project with broken templates: the run, and what the host held before and after.
-
-    Each of several hosts (all of them are the scenario's) gets another broken template.
-    """
-    copy = tmp_path_factory.mktemp("project")
-    for part in ("ansible.cfg", "site.yml", "playbooks", "roles"):
-        source = ROOT / part
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
-    for template in BROKEN:
-        file = copy / "roles" / template
-        line = "{% if broken == '" + name_of(template) + "' %}\nthis is nonsense\n{% endif %}\n"
-        file.write_text(file.read_text() + line)
-    reached = {"ansible_connection": "community.docker.docker", "ansible_host": scenario.host}
-    hosts = {f"broken_{name_of(template)}": {**reached, "broken": name_of(template)} for template in BROKEN}
-    inventory = copy / "broken.json"
-    inventory.write_text(json.dumps({"tunnel": {"hosts": hosts}}))
-    operator = Operator(scenario)
-    with world.client() as client, client.tunnel("guest-x:80", to=web) as tunnel:
-        before = working(host)
-        run = operator.run("site.yml", "-i", str(inventory), "--limit=broken_*", "--forks=5", folder=copy)
+def test_a_broken_configuration_never_replaces_a_working_one(
+    scenario: Scenario, host: Host, client: Client, web: Web, visitor: Visitor, tmp_path: pathlib.Path
+) -> None:
+    """Each of five templates is refused in the words of the program that reads it; files and containers stay."""
+    before = working(host)
+    assert {line.split("  ./")[-1] for line in before} >= {file for file, _ in BROKEN.values()}
+    with client.tunnel("guest-x:80", to=web) as tunnel:
+        run = Operator(scenario).run(with_broken_templates(tmp_path), folder=tmp_path).expect()
+        failures = re.findall(r"^fatal: .*", run.output, re.MULTILINE)
+        assert len(failures) == len(BROKEN), "\n".join(failures)
+        for failure, (template, (_, words)) in zip(failures, BROKEN.items(), strict=True):
+            assert '"msg": "failed to validate"' in failure, template
+            assert words in failure, template
+        assert run.changed == []
+        assert working(host) == before
         assert tunnel.running
         assert served(visitor, f"https://guest-x.{scenario.domain}/")
-        yield run, before, working(host)
-
-
-@pytest.mark.parametrize("template", BROKEN)
-def test_a_broken_configuration_is_refused_with_the_programs_own_words(
-    broken_run: tuple[Run, list[str], list[str]], template: str
-) -> None:
-    run, _, _ = broken_run
-    message = run.message_of(f"broken_{name_of(template)}")
-    assert message.startswith("failed to validate"), run.output[-3000:]
-    assert BROKEN[template][1] in message
-
-
-def test_a_broken_configuration_changes_nothing(broken_run: tuple[Run, list[str], list[str]]) -> None:
-    run, before, after = broken_run
-    assert run.changed == []
-    assert {line.split("  ./")[-1] for line in before} >= {file for file, _ in BROKEN.values()}
-    assert after == before
 
 
 # The whole machine; last, as it takes the longest.

@@ -80,6 +80,8 @@ def test_a_changed_variable_touches_only_what_depends_on_it_and_drops_no_tunnel(
     before = identities(host)
     run = operator.run(variables=changed).expect()
     assert {name.partition(" : ")[0] for name in run.changed} == roles
+    # What was told to read its configuration again is still started again when it ends.
+    assert [name for name in CONTAINERS if host.stays_stopped(f"proxme-tunnel-{name}")] == []
     after = identities(host)
     # dnsdist can not read its configuration again and is restarted; the tunnels do not notice.
     assert {name for name in CONTAINERS if after[name] != before[name]} == ({"names"} if part == "resolver" else set())

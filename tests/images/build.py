@@ -41,7 +41,8 @@ DPKG = [
     "path-exclude=/usr/share/locale/*",
     "force-unsafe-io",
 ]
-APT = ['Acquire::Languages "none"']
+# Behind some proxies every other pipelined download hangs for 30 s, so one request at a time.
+APT = ['Acquire::Languages "none"', 'Acquire::http::Pipeline-Depth "0"']
 
 
 @dataclass(frozen=True)
