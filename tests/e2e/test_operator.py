@@ -95,6 +95,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wildcard domain": ({"tunnel_domain": "*.proxme.test"}, "Write a bare domain in lower case"),
     "misspelt variable": ({"tunnel_domian": "proxme.test"}, "sets tunnel_domian, which nothing reads"),
     "misspelt variable of a role": ({"sshd_tunnel_memry": "2g"}, "sets sshd_tunnel_memry, which nothing reads"),
+    "role's variable that has a tunnel_ name": ({"sshd_tunnel_port": 2200}, "which would have no effect"),
     "misspelt nested option": ({"tunnel_docker_options": {"registry-mirror": []}}, "registry-mirrors"),
     "port out of range": ({"tunnel_ssh_port": 70000}, "Write a port from 1 to 65535"),
     "port that is no number": ({"tunnel_ssh_port": "ssh"}, "tunnel_ssh_port"),
@@ -119,7 +120,9 @@ def refusals(operator: Operator, scenario: Scenario, tmp_path_factory: pytest.Te
     inventory = tmp_path_factory.mktemp("refused") / "inventory.json"
     reached = {"ansible_connection": "community.docker.docker", "ansible_host": scenario.host}
     good = {"tunnel_domain": scenario.domain}
-    hosts = {case.replace(" ", "_"): reached | good | variables for case, (variables, _) in REFUSED.items()}
+    hosts = {
+        case.replace(" ", "_").replace("'", ""): reached | good | variables for case, (variables, _) in REFUSED.items()
+    }
     hosts["missing_domain"] = reached
     inventory.write_text(json.dumps({"tunnel": {"hosts": hosts}}))
     return operator.run(ROOT / "site.yml", "--forks", "6", inventory=inventory)
@@ -127,7 +130,7 @@ def refusals(operator: Operator, scenario: Scenario, tmp_path_factory: pytest.Te
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_refused_with_what_to_write_instead(case: str, refusals: Run) -> None:
-    assert REFUSED[case][1] in refusals.message_of(case.replace(" ", "_"))
+    assert REFUSED[case][1] in refusals.message_of(case.replace(" ", "_").replace("'", ""))
 
 
 def test_a_missing_domain_is_refused(refusals: Run) -> None:

@@ -44,7 +44,7 @@ def expect_refused(client: Client, forward: str) -> None:
 # No shell, no command, no files.
 
 
-@pytest.mark.parametrize("options", [[], ["-t"], ["-tt"], ["-T"]], ids=lambda options: " ".join(options) or "plain")
+@pytest.mark.parametrize("options", [[], ["-t"], ["-tt"]], ids=lambda options: " ".join(options) or "plain")
 def test_no_shell(client: Client, options: list[str]) -> None:
     result = client.ssh(*options, stdin=b"echo $((6 * 7))-$(id -u)\nexit\n" * 3, terminal="-t" in options, timeout=3)
     assert result.code == 124, "the connection ended"
@@ -52,9 +52,7 @@ def test_no_shell(client: Client, options: list[str]) -> None:
     assert not re.search(r"42-\d", result.output)
 
 
-@pytest.mark.parametrize(
-    "command", ["echo $((6 * 7))", "sh -c 'echo $((6 * 7))'", "; echo $((6 * 7))", "hold-session; echo $((6 * 7))"]
-)
+@pytest.mark.parametrize("command", ["echo $((6 * 7))", "; echo $((6 * 7))"])
 def test_no_command(client: Client, command: str) -> None:
     result = client.ssh("--", command, timeout=3)
     assert result.code == 124
@@ -168,12 +166,10 @@ def test_no_agent_and_no_variables(client: Client, host: Host) -> None:
 
 
 def test_no_windows(client: Client) -> None:
-    """-X and -Y."""
-    for option in ("-X", "-Y"):
-        result = client.exec(
-            *("timeout", "3", "env", "DISPLAY=:0", "ssh", *client.options(), option, f"tunnel@{client.host}")
-        )
-        assert "X11 forwarding request failed" in result.stderr
+    """-Y, and with it -X."""
+    display = ["env", "DISPLAY=:0", "ssh", *client.options(), "-Y"]
+    result = client.exec("timeout", "3", *display, f"tunnel@{client.host}")
+    assert "X11 forwarding request failed" in result.stderr
 
 
 @pytest.mark.parametrize("mode", ["point-to-point", "ethernet"])

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: GPL-3.0-or-later
 -- Our own pages, where no tunnel answers.
 local tunnels = require "tunnels"
+local settings = require "settings"
 local pages = {}
 
 local texts = {}
@@ -10,11 +11,18 @@ for _, name in ipairs { "nobody", "crowded", "down", "silent" } do
   file:close()
 end
 
+-- The forward that opens a tunnel under this label, or, where nobody may take it, one that would be granted.
+local function forward_for(label)
+  local guest = settings.guest_prefix
+  if label:match "^%d+$" then return label .. ":localhost:80" end
+  if guest == "" then return "8080:localhost:80" end
+  return (label:sub(1, #guest) == guest and label or guest .. "x") .. ":80:localhost:3000"
+end
+
 -- content: the page, with the visited label and the forward that its owner would type. A label is letters, digits and hyphens.
 function pages.show(name, status)
   local label = ngx.var.label:match "^(.+)%-%-local$" or ngx.var.label
-  local forward = label:match "^%d+$" and label .. ":localhost:80" or (label == "" and "NAME" or label) .. ":80:localhost:3000"
-  local values = { host = ngx.var.host, forward = forward }
+  local values = { host = ngx.var.host, forward = forward_for(label) }
   local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }
   ngx.status = status
   ngx.header.content_type = "text/html; charset=utf-8"
