@@ -77,6 +77,8 @@ class Operator:
         command += ["-i", str(inventory or self.scenario.inventory()), *options]
         if variables:
             command += ["-e", json.dumps(variables)]
+        # Molecule's own settings, such as its roles_path, are not an operator's.
+        own = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
         # The scenario's inventory asks for these two.
         added = {
             "MOLECULE_EPHEMERAL_DIRECTORY": str(self.scenario.folder),
@@ -86,7 +88,7 @@ class Operator:
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, **added, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **(environment or {})},
+            env={**own, **added, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

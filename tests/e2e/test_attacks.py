@@ -354,6 +354,7 @@ def test_x_accel_headers_of_a_tunnel_are_obeyed_by_nobody(
     )
     with visitor.background("crowd.py", "1", "/run/slow", f"{url}/big", "/run/root.pem"):
         until("the visitor is answered", lambda: "200" in visitor.exec("cat", "/run/slow").stdout)
+        assert raw_tunnel.requests()[-1]["line"] == "GET /big HTTP/1.1"
         # Long enough for megabytes to come.
         time.sleep(2)
         find = "find /tmp/proxy -type f; ls -l /proc/[0-9]*/fd 2>/dev/null | grep /tmp/proxy"

@@ -42,6 +42,19 @@ def test_check_says_what_would_change_and_changes_nothing(operator: Operator, ho
     assert fingerprint in check.output, "a run shows the fingerprints of the host keys"
 
 
+def test_the_installed_collection_agrees_that_nothing_is_to_change(operator: Operator, tmp_path: pathlib.Path) -> None:
+    galaxy = str(pathlib.Path(sys.executable).with_name("ansible-galaxy"))
+    build = [galaxy, "collection", "build", "--output-path", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (artifact,) = tmp_path.glob("proxme-tunnel-*.tar.gz")
+    install = [galaxy, "collection", "install", "--offline", "--no-deps", "-p", str(tmp_path / "installed")]
+    subprocess.run([*install, str(artifact)], cwd=tmp_path, check=True, capture_output=True)
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed")}
+    run = operator.run("proxme.tunnel.site", "--check", folder=tmp_path, environment=environment).expect()
+    assert run.changed == []
+    assert "proxme.tunnel.caddy_frontend" in run.output
+
+
 # What is changed, one after the other, and the roles that may notice. Each stays changed until the last test.
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "nginx": ({"nginx_subdomains_body_limit": "700m"}, {"nginx_subdomains"}),
@@ -225,16 +238,3 @@ def test_an_engine_of_the_operators_own_is_required_where_none_is_installed(
     assert run.code != 0
     assert run.changed == []
     assert "No Docker engine answers on this host" in run.message
-
-
-def test_the_installed_collection_agrees_that_nothing_is_to_change(operator: Operator, tmp_path: pathlib.Path) -> None:
-    galaxy = str(pathlib.Path(sys.executable).with_name("ansible-galaxy"))
-    build = [galaxy, "collection", "build", "--output-path", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (artifact,) = tmp_path.glob("proxme-tunnel-*.tar.gz")
-    install = [galaxy, "collection", "install", "--offline", "--no-deps", "-p", str(tmp_path / "installed")]
-    subprocess.run([*install, str(artifact)], cwd=tmp_path, check=True, capture_output=True)
-    environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed")}
-    run = operator.run("proxme.tunnel.site", "--check", folder=tmp_path, environment=environment).expect()
-    assert run.changed == []
-    assert "proxme.tunnel.caddy_frontend" in run.output

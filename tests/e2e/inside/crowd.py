@@ -23,6 +23,7 @@ said: dict[int, str] = {}
 async def visit(number: int) -> None:
     """One of them; keeps its connection until the end."""
     url = urllib.parse.urlsplit(TARGET if "//" in TARGET else f"//{TARGET}")
+    origin = f"{url.scheme}://{url.netloc}"
     context = ssl.create_default_context(cafile=sys.argv[4]) if url.scheme == "https" else None
     try:
         connection = socket.socket()
@@ -35,7 +36,7 @@ async def visit(number: int) -> None:
         reader, writer = await asyncio.open_connection(sock=connection, ssl=context, server_hostname=name, limit=1024)
         said[number] = ""
         if context:
-            writer.write(f"GET {url.path}?{url.query} HTTP/1.1\r\nHost: {url.hostname}\r\n\r\n".encode())
+            writer.write(f"GET {TARGET.removeprefix(origin)} HTTP/1.1\r\nHost: {url.hostname}\r\n\r\n".encode())
         first = (await reader.readexactly(12 if context else 7)).decode()
         said[number] = first
         if not context:
