@@ -31,75 +31,89 @@ def identities(host: Host) -> dict[str, str]:
     }
 
 
-def test_check_says_what_would_change_and_changes_nothing(operator: Operator, host: Host) -> None:
-    before = host.read("/etc/proxme-tunnel/nginx_subdomains/nginx.conf")
-    check = operator.run(ROOT / "site.yml", "--check", "--diff", variables={"nginx_subdomains_body_limit": "7m"})
-    assert "nginx_subdomains : Write the configuration" in check.expect().changed
-    assert "+      client_max_body_size 7m;" in check.output
-    assert host.read("/etc/proxme-tunnel/nginx_subdomains/nginx.conf") == before
-    key = "/etc/ssh/keys/ssh_host_ed25519_key"
-    fingerprint = host.inside("proxme-tunnel-sshd", "ssh-keygen", "-lf", key).expect().stdout.split()[1]
-    assert fingerprint in check.output, "a run shows the fingerprints of the host keys"
-
-
-def test_the_installed_collection_agrees_that_nothing_is_to_change(operator: Operator, tmp_path: pathlib.Path) -> None:
-    galaxy = str(pathlib.Path(sys.executable).with_name("ansible-galaxy"))
-    build = [galaxy, "collection", "build", "--output-path", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (artifact,) = tmp_path.glob("proxme-tunnel-*.tar.gz")
-    install = [galaxy, "collection", "install", "--offline", "--no-deps", "-p", str(tmp_path / "installed")]
-    subprocess.run([*install, str(artifact)], cwd=tmp_path, check=True, capture_output=True)
-    environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "installed")}
-    run = operator.run("proxme.tunnel.site", "--check", folder=tmp_path, environment=environment).expect()
-    assert run.changed == []
-    assert "proxme.tunnel.caddy_frontend" in run.output
-
-
-# What is changed, one after the other, and the roles that may notice. Each stays changed until the last test.
-CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "nginx": ({"nginx_subdomains_body_limit": "700m"}, {"nginx_subdomains"}),
-    "Caddy": ({"tunnel_acme_email": "other@proxme.test"}, {"caddy_frontend"}),
-    "sshd and the packet filter": (
-        {"tunnel_guest_names": "visitor-*", "tunnel_connections_per_address": 21},
-        {"sshd_tunnel", "tunnel_pod", "caddy_frontend"},
-    ),
-    "resolver": ({"tunnel_reserved_labels": ["www", "mail"]}, {"tunnel_pod", "nginx_subdomains"}),
-}
+def alike(scenario: Scenario, folder: pathlib.Path, hosts: dict[str, dict[str, Any]]) -> pathlib.Path:
+    """An inventory with hosts that are all the scenario's, each with variables of its own."""
+    reached = {"ansible_connection": "community.docker.docker", "ansible_host": scenario.host}
+    path = folder / "inventory.json"
+    path.write_text(json.dumps({"tunnel": {"hosts": {name: reached | own for name, own in hosts.items()}}}))
+    return path
 
 
 @pytest.fixture(scope="module")
-def changed(operator: Operator) -> Iterator[dict[str, Any]]:
-    """The variables that were changed so far; at the end the scenario's own are brought back."""
-    variables: dict[str, Any] = {}
-    yield variables
-    operator.run().expect()
+def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with the collection as `ansible-galaxy` builds and installs it."""
+    folder = tmp_path_factory.mktemp("installed")
+    galaxy = str(pathlib.Path(sys.executable).with_name("ansible-galaxy"))
+    build = [galaxy, "collection", "build", "--output-path", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (artifact,) = folder.glob("proxme-tunnel-*.tar.gz")
+    install = [galaxy, "collection", "install", "--offline", "--no-deps", "-p", str(folder), str(artifact)]
+    subprocess.run(install, cwd=folder, check=True, capture_output=True)
+    return folder
 
 
-@pytest.mark.parametrize("part", CHANGES)
-def test_a_changed_variable_touches_only_what_depends_on_it_and_drops_no_tunnel(
-    part: str,
-    changed: dict[str, Any],
-    operator: Operator,
-    host: Host,
-    client: Client,
-    web: Web,
-    visitor: Visitor,
-    domain: str,
+@pytest.fixture(scope="module")
+def preview(operator: Operator, installed: pathlib.Path) -> Run:
+    """A run of the installed collection with --check and one changed variable."""
+    return operator.run(
+        "proxme.tunnel.site",
+        "--check",
+        "--diff",
+        variables={"nginx_subdomains_body_limit": "7m"},
+        folder=installed,
+        environment={"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_PIPELINING": "true"},
+    ).expect()
+
+
+def test_check_says_what_would_change_and_changes_nothing(preview: Run, host: Host) -> None:
+    role = "proxme.tunnel.nginx_subdomains"
+    assert preview.changed == [f"{role} : Write the configuration"]
+    assert "+      client_max_body_size 7m;" in preview.output
+    assert "client_max_body_size 7m;" not in host.read("/etc/proxme-tunnel/nginx_subdomains/nginx.conf")
+
+
+def test_a_run_shows_the_fingerprints_of_the_host_keys(preview: Run, host: Host) -> None:
+    key = "/etc/ssh/keys/ssh_host_ed25519_key"
+    fingerprint = host.inside("proxme-tunnel-sshd", "ssh-keygen", "-lf", key).expect().stdout.split()[1]
+    assert fingerprint in preview.output
+
+
+def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
+    operator: Operator, host: Host, client: Client, web: Web, visitor: Visitor, domain: str
 ) -> None:
-    variables, roles = CHANGES[part]
-    changed |= variables
+    variables = {
+        "tunnel_acme_email": "other@proxme.test",
+        "tunnel_connections_per_address": 21,
+        "tunnel_guest_names": "visitor-*",
+        "tunnel_reserved_labels": ["www", "mail"],
+    }
     tunnel = client.tunnel("8081", to=web)
     assert visitor.get(f"https://8081.{domain}/").status == 200
-    before = identities(host)
-    run = operator.run(variables=changed).expect()
-    assert {name.partition(" : ")[0] for name in run.changed} == roles
-    # What was told to read its configuration again is still started again when it ends.
-    assert [name for name in CONTAINERS if host.stays_stopped(f"proxme-tunnel-{name}")] == []
-    after = identities(host)
-    # dnsdist can not read its configuration again and is restarted; the tunnels do not notice.
-    assert {name for name in CONTAINERS if after[name] != before[name]} == ({"names"} if part == "resolver" else set())
-    assert tunnel.running
-    assert visitor.get(f"https://8081.{domain}/").status == 200
+    # There and back.
+    for changed in (variables, {}):
+        before = identities(host)
+        run = operator.run(variables=changed).expect()
+        assert run.changed == [
+            "tunnel_pod : Write the packet filter",
+            "tunnel_pod : Write the resolver's configuration",
+            "sshd_tunnel : Write what people read",
+            "sshd_tunnel : Write the configuration",
+            "sshd_tunnel : Reload sshd",
+            "tunnel_pod : Apply the packet filter",
+            "tunnel_pod : Restart the resolver",
+            "nginx_subdomains : Write the settings for the Lua",
+            "nginx_subdomains : Reload nginx",
+            "caddy_frontend : Write the landing page",
+            "caddy_frontend : Write the configuration",
+            "caddy_frontend : Reload Caddy",
+        ]
+        # What was told to read its configuration again is still started again when it ends.
+        assert [name for name in CONTAINERS if host.stays_stopped(f"proxme-tunnel-{name}")] == []
+        after = identities(host)
+        # dnsdist can not read its configuration again and is restarted; the tunnels do not notice.
+        assert {name for name in CONTAINERS if after[name] != before[name]} == {"names"}
+        assert tunnel.running
+        assert visitor.get(f"https://8081.{domain}/").status == 200
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -127,23 +141,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def host_of(case: str) -> str:
+    """The inventory's name for a case of REFUSED."""
+    return case.replace(" ", "_").replace("'", "")
+
+
 @pytest.fixture(scope="module")
 def refusals(operator: Operator, scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One run with a host for each case; all of them are the scenario's host, each with its own bad input."""
-    inventory = tmp_path_factory.mktemp("refused") / "inventory.json"
-    reached = {"ansible_connection": "community.docker.docker", "ansible_host": scenario.host}
     good = {"tunnel_domain": scenario.domain}
-    hosts = {
-        case.replace(" ", "_").replace("'", ""): reached | good | variables for case, (variables, _) in REFUSED.items()
-    }
-    hosts["missing_domain"] = reached
-    inventory.write_text(json.dumps({"tunnel": {"hosts": hosts}}))
+    hosts = {host_of(case): good | variables for case, (variables, _) in REFUSED.items()} | {"missing_domain": {}}
+    inventory = alike(scenario, tmp_path_factory.mktemp("refused"), hosts)
     return operator.run(ROOT / "site.yml", "--forks", "6", inventory=inventory)
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_refused_with_what_to_write_instead(case: str, refusals: Run) -> None:
-    assert REFUSED[case][1] in refusals.message_of(case.replace(" ", "_").replace("'", ""))
+    assert REFUSED[case][1] in refusals.message_of(host_of(case))
 
 
 def test_a_missing_domain_is_refused(refusals: Run) -> None:
