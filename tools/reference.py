@@ -30,7 +30,8 @@ INTRODUCTION = """\
 
 # Variables
 
-An operator needs only [the operator's variables](#the-operators-variables). `playbooks/site.yml` maps them to roles.
+An operator needs only [the operator's variables](#the-operators-variables). `playbooks/role_variables.yml` maps them to
+roles.
 The rest is for those who use a role by itself.
 
 In the tables, `a.b` is the key `b` of the dictionary `a`, and `a[].b` the key `b` of each dictionary in the list `a`.

@@ -96,7 +96,7 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
         assert run.changed == [
             "tunnel_pod : Write the packet filter",
             "tunnel_pod : Write the resolver's configuration",
-            "sshd_tunnel : Write what people read",
+            "sshd_tunnel : Write the accounts",
             "sshd_tunnel : Write the configuration",
             "sshd_tunnel : Reload sshd",
             "tunnel_pod : Apply the packet filter",

@@ -200,7 +200,7 @@ def test_the_landing_page(client: Client, visitor: Visitor, domain: str) -> None
     expect_plain(answer.body)
     text = html.unescape(answer.body)
     assert f"ssh -p 2222 -o ExitOnForwardFailure=yes -NR 8080:localhost:80 tunnel@{domain}" in text
-    for words in ("-R 0:localhost:80", "-R guest-x:80:localhost:3000", "-R guest-x:443:localhost:443", "ServerAlive"):
+    for words in ("-R 0:localhost:80", "-R guest-x:80:localhost:3000", "-R guest-x:443:localhost:8443", "ServerAlive"):
         assert words in text, words
     for label in ("8080", "guest-x", "8080--local", "guest-x--local"):
         assert f"https://{label}.{domain}" in text, label

@@ -50,11 +50,12 @@ end
 -- content: answers ?domain=… with 200, or 403 and a reason.
 function ask.answer()
   local domain = ngx.var.arg_domain or ""
-  local label = domain:sub(-#settings.below) == settings.below and domain:sub(1, -#settings.below - 1)
+  local label = tunnels.label_of(domain)
   local refused
   if not label or not tunnels.find(label) then
     refused = "not the name of a live tunnel"
-  elseif not granted:get(label) then
+  elseif not settings.domains[domain] and not granted:get(label) then
+    -- The budget is that of our own domain; a custom domain is another registered one, and only an operator adds it.
     -- add() is atomic, so no two workers grant the last certificate. No yield between the two, or the lock would wait for itself.
     while not granted:add("\0lock", 0, 5) do ngx.sleep(0.01) end
     if granted_this_week() < settings.certificates_per_week then

@@ -30,6 +30,16 @@ local function held_port(name, address)
   dialled:delete(name)
 end
 
+-- The label of a host: what stands before our domain, or what a custom domain shows. nil for any other host.
+function tunnels.label_of(host)
+  local below = settings.below
+  if host:sub(-#below) == below then
+    local label = host:sub(1, -#below - 1)
+    return #label <= 70 and label:match "^[a-z0-9-]+$"
+  end
+  return settings.domains[host]
+end
+
 -- Returns { address, port, scheme, source, localhost } or nil where nobody holds the label.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
 --   localhost  what the service is told as Host when the visitor asked for "--local".

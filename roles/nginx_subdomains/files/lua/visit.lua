@@ -33,7 +33,10 @@ end
 
 -- rewrite: finds the tunnel, or ends the request.
 function visit.route()
-  local tunnel = tunnels.find(ngx.var.label)
+  local label = tunnels.label_of(ngx.var.host)
+  if not label then return ngx.exit(404) end
+  ngx.var.label = label
+  local tunnel = tunnels.find(label)
   if not tunnel then return ngx.exit(404) end
   if ngx.var.http_x_forwarded_proto == "http" then
     return ngx.redirect("https://" .. ngx.var.told_host .. ngx.var.request_uri, 308)

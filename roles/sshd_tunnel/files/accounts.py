@@ -1,0 +1,523 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turn the list of accounts into what sshd is told, or say what is wrong with it.
+
+Runs on the control node (tasks/accounts.yml). Standard input is a JSON object:
+
+    domain       domain of the tunnel host
+    accounts     the list sshd_tunnel_accounts
+    shared       {"name", "enabled", "guest_names", "port_labels", "keys"} of the shared account
+    reserved     labels that nobody may have
+    tcp_ports    the published range, "30000-30009" or ""
+    user_ca      public keys of those who sign certificates
+    first_id     user id of the shared account; the others get the following ones
+    today        the date, "2026-11-23" (UTC)
+    state        what the last run wrote; {} before the first one:
+                   ids      user id by account, never given to another one
+                   fetched  lines that a key URL answered, by URL
+                   granted  what each account has now
+
+Standard output is a JSON object:
+
+    problems     sentences about what is wrong; if there are any, nothing may be changed
+    warnings     sentences about what an operator should know
+    accounts     [{"name", "uid", "keys", "listen", "open", "principals", "expires", "names", "tcp_ports"}]; the shared
+                 account comes first, and its "keys" are null while it has an empty password
+    ended        user ids of the accounts that lost something: their connections are to be ended
+    state        as above, to be written when all is applied
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import itertools
+import json
+import pathlib
+import re
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*")
+KEY_TYPES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "ssh-rsa",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+# Options of authorized_keys that narrow what a key may do. Others would widen it, or have no effect here.
+KEY_OPTIONS = ("from", "expiry-time", "verify-required", "permitlisten", "permitopen")
+OPTION = r'([A-Za-z-]+)(?:="((?:[^"\\]|\\.)*)")?'
+# Accounts of the image itself.
+SYSTEM_ACCOUNTS = (
+    *("root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data"),
+    *("backup", "list", "irc", "nobody", "sshd", "messagebus"),
+)
+LARGEST_ANSWER = 256 * 1024  # bytes that a key URL may answer
+PATIENCE = 10  # seconds that a key URL may take
+
+
+class RefusedError(Exception):
+    """A sentence about what is wrong, and what to write instead."""
+
+
+def split_options(line: str) -> tuple[str, str]:
+    """Split a line of authorized_keys into its options ("" if it has none) and the key."""
+    if line.split(None, 1)[0] in KEY_TYPES:
+        return "", line
+    quoted = False
+    for position, character in enumerate(line):
+        if character == '"' and line[position - 1 : position] != "\\":
+            quoted = not quoted
+        elif character in " \t" and not quoted:
+            return line[:position], line[position:].strip()
+    return "", line
+
+
+def checked_key(line: str) -> str:
+    """Return a public key as "[options ]type base64", without its comment; raise RefusedError if it is none."""
+    line = line.strip()
+    options, key = split_options(line) if line.isprintable() and line else ("", "")
+    shown = line if len(line) < 60 else f"{line[:56]}…"
+    kind, _, rest = key.partition(" ")
+    if kind not in KEY_TYPES:
+        raise RefusedError(
+            f'"{shown}" is no public key. Write a line of an authorized_keys file, such as "ssh-ed25519 AAAA… '
+            f'alice@laptop"; the types are {", ".join(KEY_TYPES)}.'
+        )
+    if options and not re.fullmatch(f"{OPTION}(,{OPTION})*", options):
+        raise RefusedError(f'The options of the key "{shown}" can\'t be read. Write them as in from="192.0.2.0/24".')
+    for option, value in re.findall(OPTION, options):
+        if option.lower() not in KEY_OPTIONS:
+            raise RefusedError(
+                f'The key "{shown}" has the option {option}, which is not for tunnels. Remove it; possible are '
+                f"{', '.join(KEY_OPTIONS)}."
+            )
+        if option.lower() == "expiry-time" and not re.fullmatch(r"\d{8}(\d{4}(\d{2})?)?Z?", value):
+            raise RefusedError(
+                f'The key "{shown}" has an expiry-time that is none. Write it as 20270630 or 202706301200Z.'
+            )
+    encoded = rest.split(None, 1)[0] if rest.strip() else ""
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+        fields = list(ssh_strings(blob))
+    except (binascii.Error, ValueError):
+        fields = []
+    if not fields or fields[0] != kind.encode():
+        raise RefusedError(f'The key "{shown}" is damaged. Copy the whole line of the .pub file again.')
+    if kind == "ssh-rsa" and int.from_bytes(fields[2], "big").bit_length() < 2048:
+        raise RefusedError(f'The key "{shown}" has fewer than 2048 bits. Make a new one: ssh-keygen -t ed25519.')
+    return f"{options} {kind} {encoded}".lstrip()
+
+
+def ssh_strings(blob: bytes) -> itertools.chain[bytes]:
+    """Yield the length-prefixed fields of a key (RFC 4251); raise ValueError if it does not consist of such."""
+    found, position = [], 0
+    while position < len(blob):
+        length = int.from_bytes(blob[position : position + 4], "big")
+        field = blob[position + 4 : position + 4 + length]
+        if position + 4 + length > len(blob) or len(field) != length:
+            raise ValueError("truncated")
+        found.append(field)
+        position += 4 + length
+    return itertools.chain(found)
+
+
+def key_lines(text: str) -> list[str]:
+    """Return the lines of an authorized_keys file that are keys."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def fetch(url: str) -> list[str]:
+    """Return the lines that a URL answers with.
+
+    Raises OSError if it can't be reached or says that it is not well, RefusedError if it answers anything but keys.
+    """
+    request = urllib.request.Request(url, headers={"User-Agent": "proxme.tunnel"})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            text = answer.read(LARGEST_ANSWER + 1)
+    except urllib.error.HTTPError as error:
+        if error.code in (404, 410):
+            raise RefusedError(f"{url} does not exist ({error.code}). Correct the address.") from error
+        raise
+    if len(text) > LARGEST_ANSWER:
+        raise RefusedError(
+            f"{url} answers more than {LARGEST_ANSWER // 1024} KiB, so it is no list of keys. Correct it."
+        )
+    lines = key_lines(text.decode(errors="replace"))
+    for line in lines:
+        try:
+            checked_key(line)
+        except RefusedError as refused:
+            raise RefusedError(f"{url} answers something else than public keys: {refused}") from refused
+    return lines
+
+
+def fetched(urls: list[str], known: dict[str, list[str]]) -> tuple[dict[str, list[str] | RefusedError], list[str]]:
+    """Ask all URLs. Returns the lines (or why they are refused) by URL, and warnings about those that don't answer."""
+    found: dict[str, list[str] | RefusedError] = {}
+    warnings = []
+
+    def ask(url: str) -> list[str] | Exception:
+        try:
+            return fetch(url)
+        except (RefusedError, OSError) as error:
+            return error
+
+    with ThreadPoolExecutor(8) as pool:
+        for url, answer in zip(urls, pool.map(ask, urls), strict=True):
+            if isinstance(answer, OSError):
+                if url in known:
+                    found[url] = known[url]
+                    warnings.append(f"{url} does not answer ({answer}); the keys that it had at the last run are kept.")
+                else:
+                    found[url] = RefusedError(f"{url} does not answer: {answer}. Run again later, or write the keys.")
+            else:
+                found[url] = answer  # type: ignore[assignment]
+    return found, warnings
+
+
+def is_url(source: str) -> bool:
+    """Whether a source of keys is a URL."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", source) is not None
+
+
+def keys_of(sources: list[str], answers: dict[str, list[str] | RefusedError]) -> list[str]:
+    """Return the keys of an account from its sources: keys, files of the control node, URLs."""
+    found: list[str] = []
+    for source in sources:
+        if is_url(source):
+            answer = answers[source]
+            if isinstance(answer, RefusedError):
+                raise answer
+            lines = answer
+        elif source.startswith(("/", "~", "./", "../")):
+            path = pathlib.Path(source).expanduser()
+            try:
+                lines = key_lines(path.read_text())
+            except (OSError, UnicodeDecodeError) as error:
+                raise RefusedError(f"The file {path} can't be read on the control node: {error}.") from error
+        else:
+            lines = [source]
+        found += [checked_key(line) for line in lines]
+    return list(dict.fromkeys(found))
+
+
+def prefix_of(name: str) -> str | None:
+    """Return the prefix of a pattern ("alice-" of "alice-*"), None for a name without an asterisk."""
+    return name[:-1] if name.endswith("*") else None
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether there is a label that both names or patterns cover."""
+    prefix, other_prefix = prefix_of(one), prefix_of(other)
+    if prefix is not None and other_prefix is not None:
+        return prefix.startswith(other_prefix) or other_prefix.startswith(prefix)
+    if prefix is not None:
+        return other.startswith(prefix)
+    if other_prefix is not None:
+        return one.startswith(other_prefix)
+    return one == other
+
+
+def port_range(text: str) -> range:
+    """Return "30000-30009" as a range; "" is empty. tasks/validate.yml has checked the form."""
+    if not text:
+        return range(0)
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def complete(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of sshd_tunnel_accounts with all its keys, in the types that the argument spec takes them for."""
+    listed = {
+        key: value.split(",") if isinstance(value := entry.get(key) or [], str) else value
+        for key in ("keys", "names", "tcp_ports", "reach", "principals")
+    }
+    return {
+        "name": entry["name"],
+        **listed,
+        "tcp_ports": [int(port) for port in listed["tcp_ports"]],
+        "domains": entry.get("domains") or {},
+        "expires": str(entry.get("expires") or ""),
+    }
+
+
+class Compiler:
+    """Checks the accounts one after the other; every problem is collected."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        """`given` is what the module's docstring says of standard input."""
+        self.domain: str = given["domain"]
+        self.accounts: list[dict[str, Any]] = [complete(entry) for entry in given["accounts"]]
+        self.shared: dict[str, Any] = given["shared"]
+        self.reserved: list[str] = given["reserved"]
+        self.tcp_ports = port_range(given["tcp_ports"])
+        self.user_ca: list[str] = given["user_ca"]
+        self.first_id: int = given["first_id"]
+        self.today = datetime.date.fromisoformat(given["today"])
+        self.state: dict[str, Any] = {"ids": {}, "fetched": {}, "granted": {}} | given["state"]
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+
+    def say(self, account: str, what: str) -> None:
+        """Remember a problem of an account."""
+        self.problems.append(f"Account {account}: {what}")
+
+    # --- checks -----------------------------------------------------------------------------------------------------
+
+    def check_account_names(self) -> None:
+        """Names of accounts: possible ones, each once."""
+        seen = {self.shared["name"]: "the shared account"} if self.shared["enabled"] else {}
+        for entry in self.accounts:
+            name = entry["name"]
+            if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in SYSTEM_ACCOUNTS:
+                self.say(
+                    name,
+                    "the name can't be used. Write up to 32 of a-z, 0-9 and hyphens, a letter first, and no "
+                    "account of the system, such as alice.",
+                )
+            if name in seen:
+                self.say(name, f"there are two of them (the other is {seen[name]}). Rename or remove one.")
+            seen[name] = "in tunnel_accounts"
+
+    def check_names(self) -> None:
+        """Names of tunnels: possible ones, and no two accounts share one."""
+        taken = [(label, "a reserved label (tunnel_reserved_labels)") for label in self.reserved]
+        if self.shared["enabled"] and self.shared["guest_names"]:
+            taken.append((self.shared["guest_names"], "the names of the shared account (tunnel_guest_names)"))
+        for entry in self.accounts:
+            own = []
+            for name in entry["names"]:
+                prefix = prefix_of(name)
+                label = name if prefix is None else prefix.removesuffix("-")
+                if not NAME.fullmatch(label) or len(label) > 63 or (prefix is not None and not prefix.endswith("-")):
+                    self.say(
+                        entry["name"],
+                        f'the name "{name}" can\'t be granted. Write a label of a-z, 0-9 and single hyphens that '
+                        "starts with a letter, such as blog, or a prefix, a hyphen and an asterisk, such as alice-*.",
+                    )
+                    continue
+                for other, owner in taken:
+                    if meet(name, other):
+                        self.say(
+                            entry["name"],
+                            f'the name "{name}" meets "{other}", which is {owner}. Change or remove one of them.',
+                        )
+                own.append((name, f"a name of {entry['name']}"))
+            taken += own
+
+    def owns(self, entry: dict[str, Any], label: str) -> bool:
+        """Whether an account may take a label."""
+        return NAME.fullmatch(label) is not None and any(meet(name, label) for name in entry["names"])
+
+    def check_reach(self) -> None:
+        """What an account may open: a port of somebody's name."""
+        for entry in self.accounts:
+            for reached in entry["reach"]:
+                label, _, port = reached.rpartition(":")
+                if not NAME.fullmatch(label) or not (port == "*" or re.fullmatch(r"[1-9]\d{0,4}", port)):
+                    self.say(
+                        entry["name"],
+                        f'reach has "{reached}". Write a name and a port, such as bob-db:5432 or bob-db:*.',
+                    )
+                elif not any(self.owns(other, label) for other in self.accounts):
+                    self.say(
+                        entry["name"],
+                        f'reach has "{reached}", but no account has the name {label}. Correct it, or give the name to '
+                        "an account.",
+                    )
+
+    def check_tcp_ports(self) -> None:
+        """Public TCP ports: within the range, each for one account."""
+        owners: dict[int, str] = {}
+        for entry in self.accounts:
+            for port in entry["tcp_ports"]:
+                if port not in self.tcp_ports:
+                    within = (
+                        f"the range is {self.tcp_ports.start}-{self.tcp_ports.stop - 1}"
+                        if self.tcp_ports
+                        else "no range is published"
+                    )
+                    self.say(
+                        entry["name"], f"tcp_ports has {port}, but {within} (tunnel_tcp_ports). Write a port of it."
+                    )
+                if port in owners:
+                    self.say(entry["name"], f"tcp_ports has {port}, which is {owners[port]}'s. Choose another.")
+                owners[port] = entry["name"]
+
+    def check_domains(self) -> None:
+        """Custom domains: not ours, each once, and leading to a name of the account."""
+        owners: dict[str, str] = {}
+        for entry in self.accounts:
+            for domain, label in entry["domains"].items():
+                if not DOMAIN.fullmatch(domain):
+                    self.say(
+                        entry["name"],
+                        f'the domain "{domain}" is none. Write it in lower case, such as shop.example.org.',
+                    )
+                elif domain == self.domain or domain.endswith(f".{self.domain}"):
+                    self.say(
+                        entry["name"],
+                        f"the domain {domain} is the tunnel host's own. Add the label to names instead of domains.",
+                    )
+                if domain in owners:
+                    self.say(entry["name"], f"the domain {domain} is {owners[domain]}'s. Remove one of them.")
+                owners[domain] = entry["name"]
+                if not self.owns(entry, str(label)):
+                    self.say(
+                        entry["name"],
+                        f'the domain {domain} shows "{label}", which is none of the account\'s names. Write one of '
+                        f"{', '.join(entry['names']) or 'its names (it has none yet)'}.",
+                    )
+
+    def expiry(self, entry: dict[str, Any]) -> int | None:
+        """Return the last day of an account as days since 1970, None if it has none."""
+        written = entry["expires"]
+        if not written:
+            return None
+        try:
+            day = datetime.date.fromisoformat(written)
+        except ValueError:
+            self.say(entry["name"], f'expires is "{written}". Write a date, such as 2027-06-30.')
+            return None
+        if day < self.today:
+            known = self.state["granted"].get(entry["name"], {}).get("expires")
+            if known == written:
+                self.warnings.append(
+                    f"Account {entry['name']} has expired ({written}). Remove it, or write a later date."
+                )
+            else:
+                self.say(
+                    entry["name"], f"expires is {written}, which is past. Write a later date or remove the account."
+                )
+        return (day - datetime.date(1970, 1, 1)).days
+
+    # --- results ----------------------------------------------------------------------------------------------------
+
+    def all_keys(self) -> dict[str, list[str]]:
+        """Return the keys of each account, the shared one included."""
+        sources = {self.shared["name"]: self.shared["keys"]} if self.shared["enabled"] else {}
+        sources |= {entry["name"]: entry["keys"] for entry in self.accounts}
+        urls = sorted({source for listed in sources.values() for source in listed if is_url(source)})
+        for url in [url for url in urls if not url.startswith("https://")]:
+            urls.remove(url)
+            for name in (name for name, listed in sources.items() if url in listed):
+                self.say(name, f"keys has {url}. Write an https:// address.")
+        answers, warnings = fetched(urls, self.state["fetched"])
+        self.warnings += warnings
+        self.state["fetched"] = {url: answer for url, answer in answers.items() if not isinstance(answer, RefusedError)}
+        found = {}
+        for name, listed in sources.items():
+            found[name] = []
+            try:
+                found[name] = keys_of([source for source in listed if not is_url(source) or source in answers], answers)
+            except RefusedError as refused:
+                self.say(name, str(refused))
+                found.pop(name)
+        return found
+
+    def compiled(self, keys: dict[str, list[str]]) -> list[dict[str, Any]]:
+        """Return what each account is given."""
+        ids = self.state["ids"]
+        for name in (entry["name"] for entry in self.accounts):
+            ids.setdefault(name, self.first_id + 1 + len(ids))
+        found = []
+        shared = self.shared
+        if shared["enabled"]:
+            listen = ["localhost:*"] if shared["port_labels"] else []
+            # Two web ports, so that no guest holds a private port of a name that everybody may take.
+            listen += [f"{shared['guest_names']}:{port}" for port in (80, 443) if shared["guest_names"]]
+            found.append(
+                {
+                    "name": shared["name"],
+                    "uid": self.first_id,
+                    "keys": keys.get(shared["name"], []) if shared["keys"] else None,
+                    "listen": listen,
+                    "open": [],
+                    "principals": [shared["name"]],
+                    "expires": None,
+                    "names": [shared["guest_names"]] if shared["guest_names"] else [],
+                    "tcp_ports": [],
+                }
+            )
+        for entry in self.accounts:
+            exact = [name for name in entry["names"] if prefix_of(name) is None]
+            listen = ["localhost:*"]
+            # A pattern covers the whole host name as well; sshd compares what the client typed.
+            listen += [f"{name}:*" for name in entry["names"]] + [f"{name}.{self.domain}:*" for name in exact]
+            listen += [f"public:{port}" for port in entry["tcp_ports"]]
+            found.append(
+                {
+                    "name": entry["name"],
+                    "uid": ids[entry["name"]],
+                    "keys": keys.get(entry["name"], []),
+                    "listen": listen,
+                    "open": list(dict.fromkeys([f"{name}:*" for name in exact] + entry["reach"])),
+                    "principals": list(dict.fromkeys([entry["name"], *entry["principals"]])),
+                    "expires": self.expiry(entry),
+                    "names": entry["names"],
+                    "tcp_ports": entry["tcp_ports"],
+                }
+            )
+        return found
+
+    def granted(self, account: dict[str, Any], authorities: list[str]) -> dict[str, Any]:
+        """Return what is remembered of an account, so that the next run knows what it lost."""
+        ways = ["anybody"] if account["keys"] is None else account["keys"]
+        ways = ways + [f"{ca} {principal}" for ca in authorities for principal in account["principals"]]
+        names = {entry["name"] for entry in self.accounts}
+        # Other names for guests count from their next connection on: they are everybody's tunnels.
+        what = (
+            [*account["listen"], *(f"open {opened}" for opened in account["open"])] if account["name"] in names else []
+        )
+        written = {entry["name"]: entry["expires"] for entry in self.accounts}
+        return {
+            "uid": account["uid"],
+            "has": sorted({*ways, *what}),
+            "expires": written.get(account["name"]) or "",
+        }
+
+    def run(self) -> dict[str, Any]:
+        """Return what the module's docstring says of standard output."""
+        for check in (self.check_account_names, self.check_names, self.check_reach, self.check_tcp_ports):
+            check()
+        self.check_domains()
+        authorities = []
+        for line in self.user_ca:
+            try:
+                authorities.append(checked_key(line))
+            except RefusedError as refused:
+                self.problems.append(f"tunnel_user_ca: {refused}")
+        keys = self.all_keys()
+        accounts = self.compiled(keys)
+        for account in accounts:
+            if keys.get(account["name"]) == [] and account["keys"] is not None and not authorities:
+                self.say(account["name"], "it has no key, so nobody could log in. Write one into keys.")
+        before = self.state["granted"]
+        after = {account["name"]: self.granted(account, authorities) for account in accounts}
+        ended = [
+            was["uid"]
+            for name, was in before.items()
+            if name not in after or after[name]["uid"] != was["uid"] or not set(was["has"]) <= set(after[name]["has"])
+        ]
+        return {
+            "problems": self.problems,
+            "warnings": self.warnings,
+            "accounts": accounts,
+            "ended": ended,
+            "state": {**self.state, "granted": after},
+        }
+
+
+if __name__ == "__main__":
+    json.dump(Compiler(json.load(sys.stdin)).run(), sys.stdout)

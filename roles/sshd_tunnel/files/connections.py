@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Print who is connected to the container of sshd, as the kernel knows it; runs on the tunnel host as root.
+
+Usage: connections.py CONTAINER PASSWD
+
+PASSWD is the file with the accounts. Output: a JSON list of
+{"account", "from" (address), "since" (UTC), "process" (id on the host), "forwards" (["8080", "blog:80"]), "summary"}.
+A name is its address's hash, so it is looked up among those that connections asked for (sshd's log); an address whose
+name is no longer in the log is shown as it is.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+import json
+import pathlib
+import re
+import subprocess
+import sys
+from typing import NamedTuple
+
+SSH_PORT = 2222  # inside the container
+ESTABLISHED, LISTENING = "01", "0A"
+
+
+class Socket(NamedTuple):
+    """A line of /proc/net/tcp or tcp6."""
+
+    state: str
+    address: str
+    port: int
+    peer: str
+
+
+def address_of(words: str) -> str:
+    """Turn the kernel's hexadecimal words, each in the machine's byte order, into an address."""
+    parts = [int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8)]
+    found = ipaddress.ip_address(b"".join(parts))
+    return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def sockets(process: pathlib.Path) -> dict[str, Socket]:
+    """Return all TCP sockets of a process's network namespace, by inode."""
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in (process / "net" / table).read_text().splitlines()[1:]:
+            fields = line.split()
+            (local, port), (remote, _) = fields[1].split(":"), fields[2].split(":")
+            found[fields[9]] = Socket(fields[3], address_of(local), int(port, 16), address_of(remote))
+    return found
+
+
+def held(process: pathlib.Path) -> set[str]:
+    """Return the inodes of the sockets that a process has open."""
+    links = []
+    for descriptor in (process / "fd").iterdir():
+        try:
+            links.append(str(descriptor.readlink()))
+        except FileNotFoundError:
+            continue  # closed since
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+def started(process: pathlib.Path) -> datetime.datetime:
+    """Return when a process began."""
+    ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
+    boot = int(re.search(r"^btime (\d+)", pathlib.Path("/proc/stat").read_text(), re.MULTILINE)[1])
+    return datetime.datetime.fromtimestamp(boot + ticks / 100, datetime.timezone.utc)  # noqa: UP017 (Python 3.10 on a host)
+
+
+def address_of_name(name: str) -> str:
+    """Return the address that a name is (names.lua)."""
+    return str(ipaddress.IPv6Address(b"\xfd\x74" + hashlib.sha256(name.encode()).digest()[:14]))
+
+
+def asked_names(container: str) -> dict[str, str]:
+    """Return the names that connections asked for, by address."""
+    log = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+    names = {
+        name.lower().split(".")[0] for name in re.findall(r"tcpip-forward listen (\S+) port", log.stderr + log.stdout)
+    }
+    return {address_of_name(name): name for name in names}
+
+
+def forward(socket: Socket, names: dict[str, str]) -> str:
+    """Return a listener as its client wrote it."""
+    if ipaddress.ip_address(socket.address).is_loopback:
+        return str(socket.port)
+    if ":" not in socket.address:
+        return f"public:{socket.port}"
+    return f"{names.get(socket.address, socket.address)}:{socket.port}"
+
+
+def main(container: str, passwd: str) -> list[dict]:
+    """Return what the module's docstring says."""
+    accounts = {}
+    for line in pathlib.Path(passwd).read_text().splitlines():
+        name, _, uid = line.split(":")[:3]
+        accounts[uid] = name
+    names = asked_names(container)
+    listing = subprocess.run(
+        ["docker", "top", container, "-eo", "pid,uid,comm"], capture_output=True, text=True, check=True
+    )
+    found = []
+    for line in listing.stdout.splitlines()[1:]:
+        pid, uid, command = line.split(None, 2)
+        process = pathlib.Path("/proc") / pid
+        if uid not in accounts or not command.startswith("sshd"):
+            continue
+        try:
+            table, inodes = sockets(process), held(process)
+            since = started(process)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended since
+        own = [table[inode] for inode in inodes if inode in table]
+        # One that ends is still listed, without its connection.
+        peers = [socket.peer for socket in own if socket.state == ESTABLISHED and socket.port == SSH_PORT]
+        if not peers:
+            continue
+        forwards = sorted({forward(socket, names) for socket in own if socket.state == LISTENING})
+        when = since.strftime("%Y-%m-%d %H:%M:%S UTC")
+        shown = ", ".join(forwards) or "nothing"
+        found.append(
+            {
+                "account": accounts[uid],
+                "from": peers[0],
+                "since": when,
+                "process": int(pid),
+                "forwards": forwards,
+                "summary": f"{accounts[uid]} from {peers[0]} since {when} holds {shown}",
+            }
+        )
+    return sorted(found, key=lambda connection: (connection["account"], connection["since"]))
+
+
+if __name__ == "__main__":
+    json.dump(main(*sys.argv[1:]), sys.stdout)
