@@ -250,9 +250,10 @@ def test_two_hundred_silent_connections_from_one_address_meet_a_limit(
 
 
 def test_more_tunnels_from_one_address_than_allowed_are_refused(
-    client: Client, another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str, bystander
+    another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str, bystander
 ) -> None:
     """Thirty logins that succeed. Cure: the packet filter's count of connections."""
+    client = another_client()
     with nobody_harmed(visitor, domain):
         ssh = " ".join(["ssh", "-v", "-N", "-oBatchMode=yes", *client.options(), f"tunnel@{client.host}"])
         client.spawn("sh", "-c", f"for i in $(seq 30); do {ssh} >/run/login-$i 2>&1 & sleep 0.2; done; wait")
@@ -268,6 +269,33 @@ def test_more_tunnels_from_one_address_than_allowed_are_refused(
             client.shell("pkill -x ssh")
     until("the address may come again", lambda: client.ssh("-O", "check").code != 124)
     assert client.tunnel("guest-x:80", to=web).running
+
+
+KNOCK = """
+import socket, sys, time
+began, answered = time.monotonic(), 0
+for _ in range(int(sys.argv[1])):
+    try:
+        with socket.create_connection((sys.argv[2], 2222), timeout=5) as knocking:
+            answered += knocking.recv(7) == b"SSH-2.0"
+    except ConnectionError:
+        pass
+print(answered, time.monotonic() - began)
+"""
+
+
+def test_an_address_that_comes_too_often_has_to_wait(
+    another_client: Callable[..., Client], web: Web, visitor: Visitor, domain: str, bystander
+) -> None:
+    """Hundreds of connections one after the other. Cure: the packet filter's count of new connections in a minute."""
+    knocking = another_client()
+    with nobody_harmed(visitor, domain):
+        result = knocking.exec("python3", "-c", KNOCK, "400", domain).expect()
+        answered, seconds = map(float, result.stdout.split())
+        assert 100 <= answered <= 200 + seconds * 200 / 60 + 2
+        assert answered < 400
+        assert served_within(another_client(), web, visitor, domain) <= 2
+    until("the address may come again", lambda: knocking.tunnel("guest-y:80", to=web).running, within=20)
 
 
 # Labels with aliases.

@@ -44,7 +44,7 @@ CONTAINERS = {
         memory=64 * MIB,
         pids=16,
         volumes=set_of("/etc/proxme-tunnel:ro"),
-        ports=set_of("2222/tcp:2222"),
+        ports=set_of("2222/tcp:2222") | {f"{port}/tcp:{port}" for port in range(30000, 30010)},
     ),
     "names": Least(
         capabilities=set_of(""),
