@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+VARIABLES = ROOT / "roles/sshd_tunnel/vars/main.yml"
 _spec = importlib.util.spec_from_file_location("accounts", ROOT / "roles/sshd_tunnel/files/accounts.py")
 accounts = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(accounts)
@@ -37,7 +39,7 @@ def given(*entries: dict[str, Any], **rest: Any) -> dict[str, Any]:
         "domain": "proxme.example.com",
         "accounts": [{"keys": [KEY], **entry} for entry in entries],
         "shared": shared | rest.pop("shared", {}),
-        "reserved": ["localhost", "public", "www"],
+        "reserved": [*yaml.safe_load(VARIABLES.read_text())["__sshd_tunnel_always_reserved"], "www"],
         "tcp_ports": "30000-30009",
         "user_ca": [],
         "first_id": 20000,
@@ -104,6 +106,12 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "key URL without TLS": ([{"name": "eve", "keys": ["http://example.com/k"]}], "Write an https:// address"),
     "unknown reach": ([{"name": "eve", "reach": ["bob-db:22"]}], "but no account has the name bob-db"),
     "reach without port": ([BOB, {"name": "eve", "reach": ["bob-db"]}], 'reach has "bob-db". Write a name and a port'),
+    "reach to a port that is none": ([BOB, {"name": "eve", "reach": ["bob-db:70000"]}], "Write a name and a port"),
+    "reach to a full-width digit": ([BOB, {"name": "eve", "reach": ["bob-db:5\uff14"]}], "Write a name and a port"),
+    "pattern over a host of the container": (
+        [{"name": "eve", "names": ["proxme-*"]}],
+        'meets "proxme-tunnel-pod", which is a reserved label',
+    ),
     "reach to a number": ([BOB, {"name": "eve", "reach": ["127.0.0.1:22"]}], "Write a name and a port"),
     "reach to everything": ([BOB, {"name": "eve", "reach": ["*:22"]}], "Write a name and a port"),
     "port outside the range": ([{"name": "eve", "tcp_ports": [80]}], "tcp_ports has 80, but the range is 30000-30009"),

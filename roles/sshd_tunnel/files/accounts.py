@@ -325,7 +325,9 @@ class Compiler:
         for entry in self.accounts:
             for reached in entry["reach"]:
                 label, _, port = reached.rpartition(":")
-                if not NAME.fullmatch(label) or not (port == "*" or re.fullmatch(r"[1-9]\d{0,4}", port)):
+                if not NAME.fullmatch(label) or not (
+                    port == "*" or (re.fullmatch(r"[1-9][0-9]{0,4}", port) and int(port) < 65536)
+                ):
                     self.say(
                         entry["name"],
                         f'reach has "{reached}". Write a name and a port, such as bob-db:5432 or bob-db:*.',
