@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Turn the list of accounts into what sshd is told, or say what is wrong with it.
 
-Runs on the control node (tasks/accounts.yml). Standard input is a JSON object:
+Runs on the control node (tasks/compile_accounts.yml). Standard input is a JSON object:
 
     domain       domain of the tunnel host
     accounts     the list sshd_tunnel_accounts
@@ -32,7 +32,6 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-import itertools
 import json
 import pathlib
 import re
@@ -108,7 +107,7 @@ def checked_key(line: str) -> str:
     encoded = rest.split(None, 1)[0] if rest.strip() else ""
     try:
         blob = base64.b64decode(encoded, validate=True)
-        fields = list(ssh_strings(blob))
+        fields = ssh_strings(blob)
     except (binascii.Error, ValueError):
         fields = []
     if not fields or fields[0] != kind.encode():
@@ -118,17 +117,16 @@ def checked_key(line: str) -> str:
     return f"{options} {kind} {encoded}".lstrip()
 
 
-def ssh_strings(blob: bytes) -> itertools.chain[bytes]:
-    """Yield the length-prefixed fields of a key (RFC 4251); raise ValueError if it does not consist of such."""
+def ssh_strings(blob: bytes) -> list[bytes]:
+    """Return the length-prefixed fields of a key (RFC 4251); raise ValueError if it does not consist of such."""
     found, position = [], 0
     while position < len(blob):
         length = int.from_bytes(blob[position : position + 4], "big")
-        field = blob[position + 4 : position + 4 + length]
-        if position + 4 + length > len(blob) or len(field) != length:
+        if position + 4 + length > len(blob):
             raise ValueError("truncated")
-        found.append(field)
+        found.append(blob[position + 4 : position + 4 + length])
         position += 4 + length
-    return itertools.chain(found)
+    return found
 
 
 def key_lines(text: str) -> list[str]:
@@ -420,12 +418,10 @@ class Compiler:
         self.state["fetched"] = {url: answer for url, answer in answers.items() if not isinstance(answer, RefusedError)}
         found = {}
         for name, listed in sources.items():
-            found[name] = []
             try:
                 found[name] = keys_of([source for source in listed if not is_url(source) or source in answers], answers)
             except RefusedError as refused:
                 self.say(name, str(refused))
-                found.pop(name)
         return found
 
     def compiled(self, keys: dict[str, list[str]]) -> list[dict[str, Any]]:
@@ -477,16 +473,15 @@ class Compiler:
         """Return what is remembered of an account, so that the next run knows what it lost."""
         ways = ["anybody"] if account["keys"] is None else account["keys"]
         ways = ways + [f"{ca} {principal}" for ca in authorities for principal in account["principals"]]
-        names = {entry["name"] for entry in self.accounts}
-        # Other names for guests count from their next connection on: they are everybody's tunnels.
-        what = (
-            [*account["listen"], *(f"open {opened}" for opened in account["open"])] if account["name"] in names else []
-        )
-        written = {entry["name"]: entry["expires"] for entry in self.accounts}
+        # Only accounts of their own have an entry. Other names for guests count from their next connection on: they are
+        # everybody's tunnels.
+        expires = {entry["name"]: entry["expires"] for entry in self.accounts}
+        if account["name"] in expires:
+            ways = ways + account["listen"] + [f"open {opened}" for opened in account["open"]]
         return {
             "uid": account["uid"],
-            "has": sorted({*ways, *what}),
-            "expires": written.get(account["name"]) or "",
+            "has": sorted(set(ways)),
+            "expires": expires.get(account["name"], ""),
         }
 
     def run(self) -> dict[str, Any]:
