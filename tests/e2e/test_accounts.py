@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 from playbook import ROOT, Operator, Run
-from world import Client, Host, Result, Scenario, Tunnel, Visitor, Web, World, run, until
+from world import Client, Host, Result, Scenario, Tunnel, Visitor, Web, World, until
 
 PLAYBOOK = ROOT / "playbooks/accounts.yml"
-SERVICES = "proxme-test/services:latest"
 SHOP = "shop.example.org"
 
 
@@ -86,10 +85,7 @@ def operator(scenario: Scenario) -> Operator:
 @pytest.fixture(scope="module")
 def machine(scenario: Scenario) -> Iterator[Client]:
     """The machine at which all sit, with PostgreSQL, git and sshd."""
-    folder = pathlib.Path(__file__).parent.parent / "images/services"
-    build = ["docker", "build", "--quiet", "--build-arg", f"BASE={scenario.tools}", "--tag", SERVICES, str(folder)]
-    run(*build, timeout=300).expect()
-    with World(dataclasses.replace(scenario, tools=SERVICES)).client("people") as machine:
+    with World(scenario).with_image("services").client("people") as machine:
         yield machine
 
 
@@ -182,6 +178,8 @@ LISTENS: list[tuple[str, str, bool]] = [
     ("alice", "public:30003", False),
     ("alice", "public:80", False),
     ("alice", "public:2222", False),
+    ("alice", "proxme-tunnel-pod:30001", False),
+    ("alice", "ip6-loopback:80", False),
     # Other spellings.
     ("alice", "blog.:80", False),
     ("alice", "alice-ü:80", False),
@@ -503,14 +501,85 @@ def test_what_an_account_loses_ends_its_connections(granted: Accounts, web: Web,
     assert len(set(users.values())) == len(users), users
 
 
+def less_of_alice(accounts: Accounts) -> list[dict[str, Any]]:
+    """Alice has lost blog."""
+    alice, bob = alice_and_bob(accounts)
+    return [alice | {"names": ["alice-*"]}, bob]
+
+
+def test_a_run_that_died_is_made_up_for(granted: Accounts, alice: Person, bob: Person, web: Web, host: Host) -> None:
+    """The files are written, sshd is not told: the next run tells it, and ends what is to be ended."""
+    granted.apply(*alice_and_bob(granted)).expect()
+    hers, his = alice.tunnel("blog:80", to=web), bob.tunnel("bob-box:80", to=web)
+    host.docker("pause", "proxme-tunnel-sshd").expect()
+    try:
+        died = granted.apply(*less_of_alice(granted))
+    finally:
+        host.docker("unpause", "proxme-tunnel-sshd").expect()
+    assert died.code != 0
+    assert "paused" in died.message + died.output
+    assert "sshd_tunnel : Write the configuration" in " ".join(died.changed), died.changed
+    assert hers.running
+    granted.apply(*less_of_alice(granted)).expect()
+    hers.wait_ended(within=5)
+    refused = alice.ssh("-N", "-o", "ExitOnForwardFailure=yes", "-R", f"blog:80:{web}")
+    assert "remote port forwarding failed" in refused.stderr
+    assert his.running
+
+
+def test_who_is_still_logging_in_comes_in_with_what_is_left(
+    granted: Accounts, machine: Client, web: Web, tmp_path: pathlib.Path
+) -> None:
+    """Someone who types a passphrase while a name is taken away begins anew."""
+    granted.apply(*alice_and_bob(granted)).expect()
+    machine.shell(
+        "cp /run/alice /run/locked && cp /run/alice.pub /run/locked.pub && "
+        "ssh-keygen -q -p -N secret -f /run/locked && "
+        "printf '#!/bin/sh\\nuntil [ -e /run/go ]; do sleep 0.1; done; echo secret' >/run/ask && chmod +x /run/ask && "
+        "rm -f /run/go /run/late.*"
+    ).expect()
+    options = " ".join([*machine.options(), "-v", "-o IdentitiesOnly=yes -o ExitOnForwardFailure=yes -i /run/locked"])
+    login = f"ssh {options} -NR blog:80:{web} alice@{machine.host}"
+    ask = "SSH_ASKPASS=/run/ask SSH_ASKPASS_REQUIRE=force"
+    started = time.monotonic()
+    machine.spawn("sh", "-c", f"{ask} {login} >/run/late.log 2>&1; echo $? >/run/late.code")
+    until("ssh asks for the passphrase", lambda: "Server accepts key" in machine.read("/run/late.log"))
+    granted.apply(*less_of_alice(granted)).expect()
+    machine.shell("touch /run/go").expect()
+    until("ssh has ended", lambda: machine.exec("cat", "/run/late.code").stdout == "255\n")
+    assert time.monotonic() - started < 20, "it would have been cut off anyway"
+    said = machine.read("/run/late.log")
+    assert "Authenticated to" not in said
+    assert "remote forward success" not in said
+
+
+def test_who_comes_back_at_once_spares_nobody(granted: Accounts, machine: Client, web: Web, host: Host) -> None:
+    """Clients that reconnect without a pause do not keep the host from ending the connections of others."""
+    henry = granted.entry("henry", names=["henry"])
+    granted.apply(*alice_and_bob(granted), henry).expect()
+    tunnel = granted.person("henry").tunnel("henry:80", to=web)
+    options = " ".join([*machine.options(), "-o IdentitiesOnly=yes -i /run/alice"])
+    machine.shell("rm -f /run/enough")
+    for port in range(8200, 8204):
+        loop = f"while [ ! -e /run/enough ]; do ssh {options} -NR {port}:{web} alice@{machine.host}; done"
+        machine.spawn("sh", "-c", f"{loop} >/dev/null 2>&1")
+    until("they are there", lambda: len(host.sessions()) >= 5)
+    try:
+        granted.apply(*less_of_alice(granted)).expect()
+        tunnel.wait_ended(within=5)
+    finally:
+        machine.shell("touch /run/enough; pkill -f 'NR 820'")
+
+
 def test_a_second_run_changes_nothing(granted: Accounts) -> None:
     granted.apply(*alice_and_bob(granted)).expect()
     assert granted.apply(*alice_and_bob(granted)).expect().changed == []
 
 
 def test_who_is_connected(
-    granted: Accounts, operator: Operator, alice: Person, bob: Person, web: Web, client: Client, machine: Client
-) -> None:
+    granted: Accounts, operator: Operator, alice: Person, bob: Person, web: Web, client: Client, machine: Client,
+    host: Host,
+) -> None:  # fmt: skip
     granted.apply(*alice_and_bob(granted)).expect()
     alice.tunnel("blog:80", "alice-some-thing:22", "public:30001", to=web)
     bob.tunnel("8190", to=web)
@@ -524,6 +593,12 @@ def test_who_is_connected(
         ("bob", addresses[machine.name], "8190"),
         ("tunnel", addresses[client.name], "guest-seen:80"),
     ]
+    passwd = "/etc/proxme-tunnel/sshd_tunnel/accounts/passwd"
+    uid = re.search(r"^bob:x:(\d+)", host.read(passwd), re.M)[1]
+    host.exec("sed", "-i", "/^bob:/d", passwd).expect()
+    run = operator.run(ROOT / "playbooks/connections.yml").expect()
+    assert f"removed account {uid} from {addresses[machine.name]} since" in run.output
+    granted.apply(*alice_and_bob(granted)).expect()
 
 
 def median_login(person: Person) -> float:

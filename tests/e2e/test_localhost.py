@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Servers that answer only to localhost: PORT--local and NAME--local, tried with a real Jupyter and a real Django."""
 
-import dataclasses
 import json
-import pathlib
 import re
 from collections.abc import Iterator
 
 import pytest
-from world import Answer, Client, Scenario, Visitor, Web, World, run, until
-
-IMAGE = "proxme-test/local-servers:latest"
+from world import Answer, Client, Scenario, Visitor, Web, World, until
 
 # A Django with its checks as they come: ALLOWED_HOSTS, and Origin and token of a POST.
 DJANGO = """
@@ -61,10 +57,7 @@ def foreign_origins(own: str) -> list[str]:
 @pytest.fixture(scope="module")
 def owner(scenario: Scenario) -> Iterator[Client]:
     """A machine on which Jupyter runs at localhost:8888 and Django at localhost:8000, both only for localhost."""
-    folder = pathlib.Path(__file__).parent.parent / "images/local-servers"
-    build = ["docker", "build", "--quiet", "--build-arg", f"BASE={scenario.tools}", "--tag", IMAGE, str(folder)]
-    run(*build, timeout=300).expect()
-    with World(dataclasses.replace(scenario, tools=IMAGE)).client("owner") as owner:
+    with World(scenario).with_image("local-servers").client("owner") as owner:
         owner.write("/run/site.py", DJANGO)
         owner.spawn("sh", "-c", "exec python3 /run/site.py >/run/django.log 2>&1")
         jupyter = "jupyter-server --allow-root --no-browser --ServerApp.ip=127.0.0.1 --ServerApp.port=8888"

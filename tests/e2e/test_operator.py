@@ -90,17 +90,18 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
     tunnel = client.tunnel("8081", to=web)
     assert visitor.get(f"https://8081.{domain}/").status == 200
     # There and back.
-    for changed in (variables, {}):
+    for changed, remembered in ((variables, ["sshd_tunnel : Remember what the accounts had and will have"]), ({}, [])):
         before = identities(host)
         run = operator.run(variables=changed).expect()
         assert run.changed == [
             "tunnel_pod : Write the packet filter",
             "tunnel_pod : Write the resolver's configuration",
+            "tunnel_pod : Apply the packet filter",
+            "tunnel_pod : Restart the resolver",
+            *remembered,
             "sshd_tunnel : Write the accounts",
             "sshd_tunnel : Write the configuration",
             "sshd_tunnel : Reload sshd",
-            "tunnel_pod : Apply the packet filter",
-            "tunnel_pod : Restart the resolver",
             "nginx_subdomains : Write the settings for the Lua",
             "nginx_subdomains : Reload nginx",
             "caddy_frontend : Write the landing page",

@@ -24,7 +24,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, TypeVar
 
 # Scripts that run inside the containers.
@@ -712,6 +712,13 @@ class World:
         self.scenario = scenario
         self.host = Host(scenario.host)
         self.ca = Ca(scenario.ca)
+
+    def with_image(self, name: str) -> World:
+        """The same world, whose containers have what tests/images/`name` adds to the tools' image."""
+        folder, image = pathlib.Path(__file__).parent.parent / "images" / name, f"proxme-test/{name}:latest"
+        base = f"BASE={self.scenario.tools}"
+        run("docker", "build", "--quiet", "--build-arg", base, "--tag", image, str(folder), timeout=300).expect()
+        return World(replace(self.scenario, tools=image))
 
     def container(self, name: str, *options: str, command: Sequence[str] = ()) -> str:
         """Start a container of the tools' image in the scenario's network; its full name."""

@@ -18,9 +18,17 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VARIABLES = ROOT / "roles/sshd_tunnel/vars/main.yml"
-_spec = importlib.util.spec_from_file_location("accounts", ROOT / "roles/sshd_tunnel/files/accounts.py")
-accounts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(accounts)
+
+
+def script(name: str) -> Any:
+    """A script of the role, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"roles/sshd_tunnel/files/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+accounts, connections = script("accounts"), script("connections")
 
 
 def ssh_key(kind: str = "ssh-ed25519", *fields: bytes) -> str:
@@ -42,6 +50,7 @@ def given(*entries: dict[str, Any], **rest: Any) -> dict[str, Any]:
         "reserved": [*yaml.safe_load(VARIABLES.read_text())["__sshd_tunnel_always_reserved"], "www"],
         "tcp_ports": "30000-30009",
         "user_ca": [],
+        "revoked_keys": "",
         "first_id": 20000,
         "today": "2026-11-23",
         "state": {},
@@ -133,6 +142,9 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
         [ALICE | {"domains": {"shop.example.org": "bob-db"}}, BOB],
         'shows "bob-db", which is none of the account\'s names. Write one of blog, alice-*',
     ),
+    "principal with a space": ([{"name": "eve", "principals": ["a b"]}], 'principals has "a b". Write words of'),
+    "account of systemd": ([{"name": "systemd-network"}], "the name can't be used"),
+    "rsa key with one field": ([{"name": "eve", "keys": [ssh_key("ssh-rsa", b"\1\0\1")]}], "is damaged"),
     "past date": ([{"name": "eve", "expires": "2026-11-22"}], "expires is 2026-11-22, which is past"),
     "no date": ([{"name": "eve", "expires": "next year"}], 'expires is "next year". Write a date'),
 }
@@ -235,6 +247,70 @@ def test_the_shared_account_ends_when_it_is_closed_but_not_for_other_guest_names
     assert compiled(state=state, shared={"keys": [KEY]})["ended"] == [20000]
 
 
+def test_a_guest_keeps_a_name_until_it_becomes_an_accounts():
+    """A guest may hold a name of a pattern that is no more; nobody else gets it before that one's connection ends."""
+    first = compiled()
+    second = compiled(state=first["state"], shared={"guest_names": "visitor-*"})
+    assert second["ended"] == []
+    eve = {"name": "eve", "names": ["guest-eve"]}
+    third = compiled(eve, state=second["state"], shared={"guest_names": "visitor-*"})
+    assert third["ended"] == [20000]
+    died = compiled(eve, state=third["pending"], shared={"guest_names": "visitor-*"})
+    assert died["ended"] == [20000]
+    fourth = compiled(eve, state=third["state"], shared={"guest_names": "visitor-*"})
+    assert fourth["ended"] == []
+
+
+def test_what_a_run_gave_counts_even_if_it_died():
+    """The state that is written first: nothing is forgotten, and no user id is given again."""
+    died = compiled(ALICE, BOB, state=compiled(BOB | {"names": ["old"]})["state"])["pending"]
+    later = compiled({"name": "carol"}, state=died)
+    assert later["ended"] == [20001, 20002]
+    assert later["accounts"][1]["uid"] == 20003
+    assert compiled(ALICE, BOB, state=died)["ended"] == [20001], "bob lost a name that nobody took from him yet"
+
+
+def test_values_that_yaml_reads_otherwise_are_taken_for_what_they_look_like():
+    """`domains:` with nothing behind it, a name or a principal of digits."""
+    compiled({"name": "eve", "domains": None, "names": None, "reach": None, "principals": [2024]})
+    problems = accounts.Compiler(given({"name": "eve", "names": [2024]})).run()["problems"]
+    assert any('the name "2024" can\'t be granted' in problem for problem in problems)
+
+
+def test_the_shared_account_is_none_of_the_systems():
+    problems = accounts.Compiler(given(shared={"name": "nobody"})).run()["problems"]
+    assert problems == [
+        "tunnel_shared_account_name is nobody, an account of the system. Write another, such as tunnel."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("hello", "is no public key"), (f'from="192.0.2.1" {KEY}', "has options. Write the key alone")]
+)
+def test_an_authority_is_a_key_alone(line, said):
+    (problem,) = accounts.Compiler(given(user_ca=[line])).run()["problems"]
+    assert problem.startswith("tunnel_user_ca: ")
+    assert said in problem
+    assert compiled(user_ca=[f"{KEY} a comment"])["user_ca"] == [KEY]
+
+
+def test_revoked_keys_are_read_before_sshd_does(tmp_path):
+    """While it can't read them, sshd lets nobody in."""
+    listed, made, key = tmp_path / "list", tmp_path / "krl", tmp_path / "key.pub"
+    key.write_text(f"{KEY}\n")
+    listed.write_text(f"# lost\n{KEY} alice@laptop\n")
+    real = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "real")]
+    subprocess.run(real, check=True)
+    subprocess.run(["ssh-keygen", "-q", "-k", "-f", str(made), str(tmp_path / "real.pub")], check=True)
+    for path in (listed, made):
+        assert compiled(revoked_keys=str(path))["revoked_keys"] == str(path)
+    listed.write_text(f"{KEY}\nhello\n")
+    for path, said in ((listed, "neither a list of public keys nor"), (tmp_path / "none", "can't be read")):
+        (problem,) = accounts.Compiler(given(revoked_keys=str(path))).run()["problems"]
+        assert problem.startswith(f"tunnel_revoked_keys: {path}")
+        assert said in problem
+
+
 def test_an_account_that_ran_out_is_a_warning_and_no_problem():
     alice = ALICE | {"expires": "2026-11-24"}
     first = compiled(alice)
@@ -257,6 +333,24 @@ def forge(tmp_path, monkeypatch) -> Iterator[dict[str, str]]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.startswith("/to/"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/to/"))
+                self.end_headers()
+                return
+            if self.path == "/garbage":
+                self.wfile.write(b"hello")
+                return
+            if self.path == "/cut":
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n" + KEY.encode())
+                return
+            if self.path == "/drip":
+                self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+                for _ in range(100):
+                    self.wfile.write(b"#")
+                    if stopped.wait(0.1):
+                        return
+                return
             self.send_response(200 if self.path in answers else 404)
             self.end_headers()
             self.wfile.write(answers.get(self.path, "").encode())
@@ -264,6 +358,7 @@ def forge(tmp_path, monkeypatch) -> Iterator[dict[str, str]]:
         def log_message(self, *_: object) -> None:
             pass
 
+    stopped = threading.Event()
     server = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "crt", pem)
@@ -272,6 +367,7 @@ def forge(tmp_path, monkeypatch) -> Iterator[dict[str, str]]:
     thread.start()
     answers["url"] = f"https://localhost:{server.server_port}"
     yield answers
+    stopped.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -300,3 +396,32 @@ def test_a_url_that_answers_something_else_is_refused(forge):
         known = {"fetched": {forge["url"] + path: [KEY]}}
         problems = accounts.Compiler(given(alice, state=known)).run()["problems"]
         assert any(said in problem for problem in problems), problems
+
+
+def test_a_url_that_is_not_well_keeps_the_keys(forge, monkeypatch):
+    """What ends too early, is no HTTP, or takes too long; a redirect is followed to https alone."""
+    monkeypatch.setattr(accounts, "PATIENCE", 1)
+    for path in ("/cut", "/garbage", "/drip"):
+        url = forge["url"] + path
+        result = compiled(ALICE | {"keys": [url]}, state={"fetched": {url: [KEY]}})
+        assert "does not answer" in result["warnings"][0], path
+    forge["/alice.keys"] = KEY
+    assert compiled(ALICE | {"keys": [f"{forge['url']}/to/{forge['url']}/alice.keys"]})["accounts"][1]["keys"] == [KEY]
+    plain = f"{forge['url']}/to/http://localhost/alice.keys"
+    problems = accounts.Compiler(given(ALICE | {"keys": [plain]})).run()["problems"]
+    assert any("which is not https" in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "expected"),
+    [
+        ("172.17.0.2", 2222, True),
+        ("172.17.0.2", 30001, False),
+        ("127.0.0.1", 2222, False),
+        ("fd74:aa00::1", 2222, False),
+    ],
+    ids=["sshd", "public port", "port label", "name"],
+)
+def test_a_visitor_of_a_tunnel_is_not_taken_for_its_owner(address, port, expected):
+    socket = connections.Socket(connections.ESTABLISHED, address, port, "192.0.2.7")
+    assert connections.is_of_ssh(socket) is expected

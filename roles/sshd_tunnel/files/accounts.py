@@ -10,12 +10,14 @@ Runs on the control node (tasks/compile_accounts.yml). Standard input is a JSON 
     reserved     labels that nobody may have
     tcp_ports    the published range, "30000-30009" or ""
     user_ca      public keys of those who sign certificates
+    revoked_keys file with keys that may log in no more, or ""
     first_id     user id of the shared account; the others get the following ones
     today        the date, "2026-11-23" (UTC)
     state        what the last run wrote; {} before the first one:
                    ids      user id by account, never given to another one
                    fetched  lines that a key URL answered, by URL
                    granted  what each account has now
+                   guest_names  patterns whose names a guest may hold now
 
 Standard output is a JSON object:
 
@@ -23,8 +25,11 @@ Standard output is a JSON object:
     warnings     sentences about what an operator should know
     accounts     [{"name", "uid", "keys", "listen", "open", "principals", "expires", "names", "tcp_ports"}]; the shared
                  account comes first, and its "keys" are null while it has an empty password
+    user_ca      the keys, without options
+    revoked_keys the file's path
     ended        user ids of the accounts that lost something: their connections are to be ended
-    state        as above, to be written when all is applied
+    pending      state to be written before anything is applied: what was and what will be, since a run may die between
+    state        state to be written when all is applied
 """
 
 from __future__ import annotations
@@ -32,10 +37,12 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
+import http.client
 import json
 import pathlib
 import re
 import sys
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -60,12 +67,19 @@ SYSTEM_ACCOUNTS = (
     *("root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data"),
     *("backup", "list", "irc", "nobody", "sshd", "messagebus"),
 )
+PRINCIPAL = re.compile(r"[A-Za-z0-9._@+-]+")
+KRL = b"SSHKRL\n\0"  # what ssh-keygen -k makes begins so (PROTOCOL.krl)
 LARGEST_ANSWER = 256 * 1024  # bytes that a key URL may answer
-PATIENCE = 10  # seconds that a key URL may take
+PATIENCE = 10  # seconds that a key URL may take, and that it may be silent
 
 
 class RefusedError(Exception):
     """A sentence about what is wrong, and what to write instead."""
+
+
+def is_system_account(name: str) -> bool:
+    """Whether the image has an account of that name."""
+    return name in SYSTEM_ACCOUNTS or name.startswith("systemd-")
 
 
 def split_options(line: str) -> tuple[str, str]:
@@ -110,7 +124,7 @@ def checked_key(line: str) -> str:
         fields = ssh_strings(blob)
     except (binascii.Error, ValueError):
         fields = []
-    if not fields or fields[0] != kind.encode():
+    if len(fields) < (3 if kind == "ssh-rsa" else 2) or fields[0] != kind.encode():
         raise RefusedError(f'The key "{shown}" is damaged. Copy the whole line of the .pub file again.')
     if kind == "ssh-rsa" and int.from_bytes(fields[2], "big").bit_length() < 2048:
         raise RefusedError(f'The key "{shown}" has fewer than 2048 bits. Make a new one: ssh-keygen -t ed25519.')
@@ -134,15 +148,43 @@ def key_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
+class NoPlainRedirects(urllib.request.HTTPRedirectHandler):
+    """Keys that came without TLS could be anybody's."""
+
+    def redirect_request(self, request, answer, code, message, headers, target):  # noqa: ANN001, ANN201, D102
+        if not target.startswith("https://"):
+            raise RefusedError(f"{request.full_url} leads to {target}, which is not https. Correct the address.")
+        return super().redirect_request(request, answer, code, message, headers, target)
+
+
+def read_in_time(answer: http.client.HTTPResponse) -> bytes:
+    """Return the answer's body, or as much of it as shows that it is too long; raise OSError if it takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    text = b""
+    while len(text) <= LARGEST_ANSWER:
+        piece = answer.read1(LARGEST_ANSWER)
+        if not piece:
+            break
+        text += piece
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the answer takes more than {PATIENCE} s")
+    length = answer.headers["Content-Length"]
+    if length is not None and len(text) < int(length) and len(text) <= LARGEST_ANSWER:
+        raise OSError(f"the answer ends after {len(text)} of {length} bytes")
+    return text
+
+
 def fetch(url: str) -> list[str]:
     """Return the lines that a URL answers with.
 
     Raises OSError if it can't be reached or says that it is not well, RefusedError if it answers anything but keys.
     """
-    request = urllib.request.Request(url, headers={"User-Agent": "proxme.tunnel"})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            text = answer.read(LARGEST_ANSWER + 1)
+        request = urllib.request.Request(url, headers={"User-Agent": "proxme.tunnel"})
+        with urllib.request.build_opener(NoPlainRedirects).open(request, timeout=PATIENCE) as answer:
+            text = read_in_time(answer)
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
     except urllib.error.HTTPError as error:
         if error.code in (404, 410):
             raise RefusedError(f"{url} does not exist ({error.code}). Correct the address.") from error
@@ -227,6 +269,31 @@ def meet(one: str, other: str) -> bool:
     return one == other
 
 
+def checked_authority(line: str) -> str:
+    """Return the public key of who signs certificates; raise RefusedError if it is none."""
+    key = checked_key(line)
+    if key.split()[0] not in KEY_TYPES:
+        raise RefusedError(f'"{line}" has options. Write the key alone: who it lets in is said by its principals.')
+    return key
+
+
+def check_revoked(path: pathlib.Path) -> None:
+    """Raise RefusedError if sshd could not read this list of revoked keys: it would then let no key in at all."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RefusedError(f"{path} can't be read on the control node: {error.strerror}.") from error
+    if content.startswith(KRL):
+        return
+    for line in key_lines(content.decode(errors="replace")):
+        try:
+            checked_authority(line)
+        except RefusedError as refused:
+            raise RefusedError(
+                f"{path} is neither a list of public keys nor what ssh-keygen -k makes: {refused}"
+            ) from refused
+
+
 def port_range(text: str) -> range:
     """Return "30000-30009" as a range; "" is empty. tasks/validate.yml has checked the form."""
     if not text:
@@ -238,11 +305,11 @@ def port_range(text: str) -> range:
 def complete(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry of sshd_tunnel_accounts with all its keys, in the types that the argument spec takes them for."""
     listed = {
-        key: value.split(",") if isinstance(value := entry.get(key) or [], str) else value
+        key: value.split(",") if isinstance(value := entry.get(key) or [], str) else [str(item) for item in value]
         for key in ("keys", "names", "tcp_ports", "reach", "principals")
     }
     return {
-        "name": entry["name"],
+        "name": str(entry["name"]),
         **listed,
         "tcp_ports": [int(port) for port in listed["tcp_ports"]],
         "domains": entry.get("domains") or {},
@@ -261,9 +328,10 @@ class Compiler:
         self.reserved: list[str] = given["reserved"]
         self.tcp_ports = port_range(given["tcp_ports"])
         self.user_ca: list[str] = given["user_ca"]
+        self.revoked_keys = given["revoked_keys"]
         self.first_id: int = given["first_id"]
         self.today = datetime.date.fromisoformat(given["today"])
-        self.state: dict[str, Any] = {"ids": {}, "fetched": {}, "granted": {}} | given["state"]
+        self.state: dict[str, Any] = {"ids": {}, "fetched": {}, "granted": {}, "guest_names": []} | given["state"]
         self.problems: list[str] = []
         self.warnings: list[str] = []
 
@@ -276,9 +344,14 @@ class Compiler:
     def check_account_names(self) -> None:
         """Names of accounts: possible ones, each once."""
         seen = {self.shared["name"]: "the shared account"} if self.shared["enabled"] else {}
+        if is_system_account(self.shared["name"]):
+            self.problems.append(
+                f"tunnel_shared_account_name is {self.shared['name']}, an account of the system. Write another, such "
+                "as tunnel."
+            )
         for entry in self.accounts:
             name = entry["name"]
-            if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or name in SYSTEM_ACCOUNTS:
+            if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name) or is_system_account(name):
                 self.say(
                     name,
                     "the name can't be used. Write up to 32 of a-z, 0-9 and hyphens, a letter first, and no "
@@ -379,6 +452,38 @@ class Compiler:
                         f'the domain {domain} shows "{label}", which is none of the account\'s names. Write one of '
                         f"{', '.join(entry['names']) or 'its names (it has none yet)'}.",
                     )
+
+    def check_principals(self) -> None:
+        """Principals of certificates: words that a line of a file can hold."""
+        for entry in self.accounts:
+            for principal in entry["principals"]:
+                if not PRINCIPAL.fullmatch(principal):
+                    self.say(
+                        entry["name"],
+                        f'principals has "{principal}". Write words of letters, digits and . _ @ + -, such as '
+                        "developers.",
+                    )
+
+    def checked_authorities(self) -> list[str]:
+        """Return the keys of those who sign certificates."""
+        found = []
+        for line in self.user_ca:
+            try:
+                found.append(checked_authority(str(line)))
+            except RefusedError as refused:
+                self.problems.append(f"tunnel_user_ca: {refused}")
+        return found
+
+    def checked_revoked_keys(self) -> str:
+        """Return the path of the revoked keys, as the control node finds it from wherever it works."""
+        if not self.revoked_keys:
+            return ""
+        path = pathlib.Path(self.revoked_keys).expanduser().resolve()
+        try:
+            check_revoked(path)
+        except RefusedError as refused:
+            self.problems.append(f"tunnel_revoked_keys: {refused}")
+        return str(path)
 
     def expiry(self, entry: dict[str, Any]) -> int | None:
         """Return the last day of an account as days since 1970, None if it has none."""
@@ -484,35 +589,57 @@ class Compiler:
             "expires": expires.get(account["name"], ""),
         }
 
+    def ended(self, after: dict[str, Any]) -> list[int]:
+        """Return the user ids of the accounts that lost something, or that hold what is now another's."""
+        found = {
+            was["uid"]
+            for name, was in self.state["granted"].items()
+            if name not in after or after[name]["uid"] != was["uid"] or not set(was["has"]) <= set(after[name]["has"])
+        }
+        # A guest keeps what a former pattern gave, but not when it becomes the name of an account.
+        names = [name for entry in self.accounts for name in entry["names"]]
+        if any(meet(pattern, name) for pattern in self.state["guest_names"] for name in names):
+            found.add(self.first_id)
+        return sorted(found)
+
+    def states(self, after: dict[str, Any], ended: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what is to be remembered before anything is applied, and what when all is."""
+        before, shared = self.state["granted"], self.shared
+        patterns = [shared["guest_names"]] if shared["enabled"] and shared["guest_names"] else []
+        held = sorted({*self.state["guest_names"], *patterns})
+        both = {
+            name: {**had, "has": sorted({*had["has"], *before.get(name, had)["has"]})}
+            for name, had in (before | after).items()
+        }
+        pending = {**self.state, "granted": both, "guest_names": held}
+        final = {**self.state, "granted": after, "guest_names": patterns if self.first_id in ended else held}
+        return pending, final
+
     def run(self) -> dict[str, Any]:
         """Return what the module's docstring says of standard output."""
         for check in (self.check_account_names, self.check_names, self.check_reach, self.check_tcp_ports):
             check()
         self.check_domains()
-        authorities = []
-        for line in self.user_ca:
-            try:
-                authorities.append(checked_key(line))
-            except RefusedError as refused:
-                self.problems.append(f"tunnel_user_ca: {refused}")
+        self.check_principals()
+        authorities = self.checked_authorities()
+        revoked_keys = self.checked_revoked_keys()
         keys = self.all_keys()
         accounts = self.compiled(keys)
         for account in accounts:
             if keys.get(account["name"]) == [] and account["keys"] is not None and not authorities:
                 self.say(account["name"], "it has no key, so nobody could log in. Write one into keys.")
-        before = self.state["granted"]
         after = {account["name"]: self.granted(account, authorities) for account in accounts}
-        ended = [
-            was["uid"]
-            for name, was in before.items()
-            if name not in after or after[name]["uid"] != was["uid"] or not set(was["has"]) <= set(after[name]["has"])
-        ]
+        ended = self.ended(after)
+        pending, final = self.states(after, ended)
         return {
             "problems": self.problems,
             "warnings": self.warnings,
             "accounts": accounts,
+            "user_ca": authorities,
+            "revoked_keys": revoked_keys,
             "ended": ended,
-            "state": {**self.state, "granted": after},
+            "pending": pending,
+            "state": final,
         }
 
 

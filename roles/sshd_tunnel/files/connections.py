@@ -23,6 +23,7 @@ import sys
 from typing import NamedTuple
 
 SSH_PORT = 2222  # inside the container
+FIRST_ID = 20000  # of the accounts' user ids
 ESTABLISHED, LISTENING = "01", "0A"
 
 
@@ -76,18 +77,36 @@ def address_of_name(name: str) -> str:
     return str(ipaddress.IPv6Address(b"\xfd\x74" + hashlib.sha256(name.encode()).digest()[:14]))
 
 
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a docker command; end with what it said if it fails."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"sshd does not run, so nobody is connected: {done.stderr.strip()}")
+    return done
+
+
 def asked_names(container: str) -> dict[str, str]:
     """Return the names that connections asked for, by address."""
-    log = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
+    log = docker("logs", container)
     names = {
         name.lower().split(".")[0] for name in re.findall(r"tcpip-forward listen (\S+) port", log.stderr + log.stdout)
     }
     return {address_of_name(name): name for name in names}
 
 
+def is_of_ssh(socket: Socket) -> bool:
+    """Whether a connection came to sshd: to its port at eth0's address. A visitor comes to a name's."""
+    return socket.port == SSH_PORT and ":" not in socket.address and not is_loopback(socket.address)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is the host's own."""
+    return ipaddress.ip_address(address).is_loopback
+
+
 def forward(socket: Socket, names: dict[str, str]) -> str:
     """Return a listener as its client wrote it."""
-    if ipaddress.ip_address(socket.address).is_loopback:
+    if is_loopback(socket.address):
         return str(socket.port)
     if ":" not in socket.address:
         return f"public:{socket.port}"
@@ -101,15 +120,13 @@ def main(container: str, passwd: str) -> list[dict]:
         name, _, uid = line.split(":")[:3]
         accounts[uid] = name
     names = asked_names(container)
-    listing = subprocess.run(
-        ["docker", "top", container, "-eo", "pid,uid,comm"], capture_output=True, text=True, check=True
-    )
     found = []
-    for line in listing.stdout.splitlines()[1:]:
+    for line in docker("top", container, "-eo", "pid,uid,comm").stdout.splitlines()[1:]:
         pid, uid, command = line.split(None, 2)
         process = pathlib.Path("/proc") / pid
-        if uid not in accounts or not command.startswith("sshd"):
+        if int(uid) < FIRST_ID or not command.startswith("sshd"):
             continue
+        account = accounts.get(uid, f"removed account {uid}")
         try:
             table, inodes = sockets(process), held(process)
             since = started(process)
@@ -117,7 +134,7 @@ def main(container: str, passwd: str) -> list[dict]:
             continue  # ended since
         own = [table[inode] for inode in inodes if inode in table]
         # One that ends is still listed, without its connection.
-        peers = [socket.peer for socket in own if socket.state == ESTABLISHED and socket.port == SSH_PORT]
+        peers = [socket.peer for socket in own if socket.state == ESTABLISHED and is_of_ssh(socket)]
         if not peers:
             continue
         forwards = sorted({forward(socket, names) for socket in own if socket.state == LISTENING})
@@ -125,12 +142,12 @@ def main(container: str, passwd: str) -> list[dict]:
         shown = ", ".join(forwards) or "nothing"
         found.append(
             {
-                "account": accounts[uid],
+                "account": account,
                 "from": peers[0],
                 "since": when,
                 "process": int(pid),
                 "forwards": forwards,
-                "summary": f"{accounts[uid]} from {peers[0]} since {when} holds {shown}",
+                "summary": f"{account} from {peers[0]} since {when} holds {shown}",
             }
         )
     return sorted(found, key=lambda connection: (connection["account"], connection["since"]))
