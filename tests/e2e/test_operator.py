@@ -133,7 +133,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "reserved guest name": ({"tunnel_reserved_labels": ["guest-mail"]}, "begins like that"),
     "reserved label with dot": ({"tunnel_reserved_labels": ["a.b"]}, "Write labels of a-z, 0-9 and single hyphens"),
     "root as the shared account": ({"tunnel_shared_account_name": "root"}, "no account of the system"),
-    "unknown issuer": ({"tunnel_certificate_issuer": "self"}, "must be one of: acme, internal"),
+    "unknown tls": ({"tunnel_tls": "self"}, "must be one of: on_demand, wildcard, both, files, internal, off"),
     "directory without https": ({"tunnel_acme_directory": "http://pebble/dir"}, "Write the https address"),
     "no e-mail address": ({"tunnel_acme_email": "ops"}, "Write an e-mail address"),
     "CA root that is not there": ({"tunnel_acme_ca_root": "/nowhere/root.pem"}, "is no file on the control node"),

@@ -713,11 +713,14 @@ class World:
         self.host = Host(scenario.host)
         self.ca = Ca(scenario.ca)
 
-    def with_image(self, name: str) -> World:
-        """The same world, whose containers have what tests/images/`name` adds to the tools' image."""
+    def with_image(self, name: str, **arguments: str) -> World:
+        """The same world, whose containers have what tests/images/`name` adds to the tools' image.
+
+        `arguments` are further build arguments of its Dockerfile.
+        """
         folder, image = pathlib.Path(__file__).parent.parent / "images" / name, f"proxme-test/{name}:latest"
-        base = f"BASE={self.scenario.tools}"
-        run("docker", "build", "--quiet", "--build-arg", base, "--tag", image, str(folder), timeout=300).expect()
+        given = (f"--build-arg={key}={value}" for key, value in {"BASE": self.scenario.tools, **arguments}.items())
+        run("docker", "build", "--quiet", *given, "--tag", image, str(folder), timeout=300).expect()
         return World(replace(self.scenario, tools=image))
 
     def container(self, name: str, *options: str, command: Sequence[str] = ()) -> str:

@@ -38,7 +38,8 @@ function visit.route()
   ngx.var.label = label
   local tunnel = tunnels.find(label)
   if not tunnel then return ngx.exit(404) end
-  if ngx.var.http_x_forwarded_proto == "http" then
+  -- The front end says "plain" while it has no certificate yet.
+  if ngx.var.http_x_forwarded_proto == "http" and ngx.var.http_x_tunnel_plain ~= "yes" and settings.redirect_to_https and not settings.plain[label] then
     return ngx.redirect("https://" .. ngx.var.told_host .. ngx.var.request_uri, 308)
   end
   ngx.ctx.tunnel = tunnel

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check the operator's certificate and key, and put them together for Caddy.
+
+Runs on the control node (tasks/own_certificate.yml), with the library that ansible-core itself needs. Standard input is
+a JSON object with "certificate" and "key" (PEM), "domain", and "now" ("2026-11-23T12:00:00", UTC). Standard output:
+
+    problems   sentences about what is wrong; if there are any, nothing may be changed
+    warnings   sentences about what an operator should know
+    pem        the certificate, those that it is signed by, and the key
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+SOON = datetime.timedelta(days=21)  # an operator has weeks to renew by hand
+
+
+def names_of(certificate: x509.Certificate) -> list[str]:
+    """Return the host names that a certificate is for."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
+
+
+def check(certificate: str, key: str, domain: str, now: datetime.datetime) -> dict[str, Any]:
+    """Return what the module's docstring says."""
+    problems, warnings = [], []
+    try:
+        chain = x509.load_pem_x509_certificates(certificate.encode())
+    except ValueError:
+        chain = []
+        problems.append("The certificate's file holds no certificate in PEM. Write the path of a fullchain.pem.")
+    try:
+        secret = serialization.load_pem_private_key(key.encode(), password=None)
+    except TypeError:
+        secret = None
+        problems.append("The key is encrypted. Caddy can't ask for its password: write it out with openssl pkey.")
+    except ValueError:
+        secret = None
+        problems.append("The key's file holds no private key in PEM. Write the path of a privkey.pem.")
+    if not chain or secret is None:
+        return {"problems": problems, "warnings": warnings, "pem": ""}
+    leaf, names = chain[0], names_of(chain[0])
+    if public(leaf.public_key()) != public(secret.public_key()):
+        problems.append("The key does not belong to the certificate. Write the two files of one order.")
+    for wanted in (domain, f"*.{domain}"):
+        if wanted not in names:
+            problems.append(
+                f"The certificate is for {', '.join(names) or 'no name'}, not for {wanted}. Order one for {domain} and "
+                f"*.{domain}."
+            )
+    # cryptography before 42 knows no aware times, and from then on warns of naive ones.
+    begin = getattr(leaf, "not_valid_before_utc", None) or leaf.not_valid_before.replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+    end = getattr(leaf, "not_valid_after_utc", None) or leaf.not_valid_after.replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+    if end <= now:
+        problems.append(f"The certificate has expired ({end:%Y-%m-%d %H:%M} UTC). Renew it.")
+    elif begin > now:
+        problems.append(
+            f"The certificate is valid from {begin:%Y-%m-%d %H:%M} UTC on only. Look at the clocks, or wait."
+        )
+    elif end - now < SOON and end - now < (end - begin) / 3:
+        warnings.append(f"The certificate expires on {end:%Y-%m-%d %H:%M} UTC. Renew it, and run again.")
+    parts = [piece.public_bytes(serialization.Encoding.PEM).decode() for piece in chain]
+    return {"problems": problems, "warnings": warnings, "pem": "".join(parts) + key.strip() + "\n"}
+
+
+def public(key: Any) -> bytes:  # noqa: ANN401 (the library has a type for each kind)
+    """Return a public key in a form that can be compared."""
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+if __name__ == "__main__":
+    given = json.load(sys.stdin)
+    given["now"] = datetime.datetime.fromisoformat(given["now"]).replace(tzinfo=datetime.timezone.utc)  # noqa: UP017
+    json.dump(check(**given), sys.stdout)

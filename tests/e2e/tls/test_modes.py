@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One host goes through the choices of tunnel_tls, in this order, with one tunnel that stays."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from playbook import ROOT, Operator, Run
+from world import Ca, Client, Container, Host, Scenario, Tunnel, Visitor, Web, World, run, until
+
+CADDY = "proxme-tunnel-caddy"
+DATA = "/var/lib/proxme-tunnel/caddy_frontend"
+NAME = "guest-live"
+SITE = "shop.example.org"
+
+
+class Authority:
+    """An authority of the tests' own that signs what an operator brings."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Make its key and root in `folder`."""
+        self.folder = folder
+        root = ["-days", "30", "-subj", "/CN=Root of the operator", "-addext", "keyUsage=keyCertSign,cRLSign"]
+        self._openssl("req", "-x509", *self._new("root"), *root)
+        self.root = (folder / "root.pem").read_text()
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+    def _new(self, name: str) -> list[str]:
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        return [*key, "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+
+    def sign(self, name: str, *hosts: str, days: int = 30) -> dict[str, Any]:
+        """The variables for a certificate for these hosts, in files that begin with `name`."""
+        names = ",".join(f"DNS:{host}" for host in hosts)
+        signed = ["-CA", "root.pem", "-CAkey", "root.key", "-days", str(days)]
+        what = [f"subjectAltName={names}", "basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth"]
+        extensions = [word for extension in what for word in ("-addext", extension)]
+        self._openssl("req", "-x509", *self._new(name), *signed, "-subj", "/CN=x", *extensions)
+        return {
+            "tunnel_tls": "files",
+            "tunnel_certificate_file": str(self.folder / f"{name}.pem"),
+            "tunnel_certificate_key_file": str(self.folder / f"{name}.key"),
+        }
+
+
+@pytest.fixture(scope="module")
+def operator(scenario: Scenario) -> Operator:
+    """An operator with the scenario's inventory."""
+    return Operator(scenario)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The operator's authority."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def guest(world: World, authority: Authority) -> Iterator[Visitor]:
+    """A visitor who trusts the operator's authority alone."""
+    with world.visitor("guest") as guest:
+        guest.trust(authority.root)
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def tunnel(world: World, web: Web) -> Iterator[Tunnel]:
+    """The tunnel that stays. Its ssh is not started again: it runs at the end, or the test there fails."""
+    with world.client("keeper") as keeper:
+        yield keeper.tunnel(f"{NAME}:80", to=web)
+
+
+@pytest.fixture(autouse=True)
+def it_is_there_before_and_after(tunnel: Tunnel) -> Iterator[None]:
+    """No change of the front end drops a tunnel."""
+    assert tunnel.running
+    yield
+    assert tunnel.running
+
+
+def serial(visitor: Visitor, name: str) -> str:
+    """Serial number of the certificate that a name is shown with."""
+    return re.search(r"Serial Number:\s*(\S+)", visitor.certificate(name))[1]
+
+
+@contextmanager
+def unbroken(visitor: Visitor, url: str) -> Iterator[None]:
+    """An open WebSocket that must still be there at the end of the block and answer once a second meanwhile."""
+    script = (
+        "import asyncio, ssl, sys, websockets\n"
+        "async def main():\n"
+        "    tls = ssl.create_default_context(cafile='/run/root.pem') if sys.argv[1].startswith('wss') else None\n"
+        "    async with websockets.connect(sys.argv[1], ssl=tls) as socket:\n"
+        "        for turn in range(600):\n"
+        "            await socket.send(str(turn))\n"
+        "            assert str(turn) in await asyncio.wait_for(socket.recv(), 5)\n"
+        "            print(turn, flush=True)\n"
+        "            await asyncio.sleep(1)\n"
+        "            if open('/run/enough').read(): return print('whole', flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    visitor.write("/run/echo.py", script)
+    visitor.write("/run/enough", "")
+    visitor.spawn("sh", "-c", f"python3 /run/echo.py {url} >/run/echo.log 2>&1")
+    until("the WebSocket is open", lambda: "0" in visitor.exec("cat", "/run/echo.log").stdout)
+    yield
+    visitor.write("/run/enough", "yes")
+    until("the echo ends", lambda: not visitor.exec("pgrep", "-f", "[/]run/echo.py").stdout)
+    log = visitor.read("/run/echo.log")
+    assert log.endswith("whole\n"), log
+
+
+def refused(run: Run, said: str) -> None:
+    """Expect that a run failed with these words before it changed anything."""
+    assert run.code != 0
+    assert run.changed == []
+    assert said in run.message
+
+
+def idempotent(operator: Operator, variables: dict[str, Any]) -> None:
+    """Expect that a second run changes nothing."""
+    assert operator.run(variables=variables).expect().changed == []
+
+
+# on_demand
+
+
+def test_without_an_authority_all_is_shown_over_http(
+    host: Host, ca: Ca, visitor: Visitor, domain: str, world: World
+) -> None:
+    """The first start of a host whose authority can't be reached; the certificates arrive by themselves."""
+    run("docker", "pause", ca.name).expect()
+    resolve = ["--resolve", f"{domain}:80:{world.scenario.host_address}"]
+    resolve += ["--resolve", f"{NAME}.{domain}:80:{world.scenario.host_address}"]
+    try:
+        host.exec("sh", "-c", f"rm -rf {DATA}/caddy").expect()
+        host.docker("restart", CADDY, timeout=60).expect()
+        until("the front end answers", lambda: visitor.get(f"http://{domain}/", http="1.1", options=resolve).status)
+        landing = visitor.get(f"http://{domain}/", http="1.1", options=resolve)
+        assert landing.status == 200
+        assert "There is no certificate yet" in landing.body
+        assert f"docker logs {CADDY}" in landing.body
+        assert "Hello from web." in visitor.get(f"http://{NAME}.{domain}/", http="1.1", options=resolve).body
+    finally:
+        run("docker", "unpause", ca.name).expect()
+    until("the certificate is there", lambda: visitor.get(f"https://{domain}/").status == 200, within=150, every=1)
+    assert visitor.get(f"https://{NAME}.{domain}/").status == 200
+    assert visitor.get(f"http://{NAME}.{domain}/", http="1.1").status == 308
+    assert visitor.get(f"http://{domain}/", http="1.1").status == 308
+
+
+def test_a_day_has_a_budget(operator: Operator, client: Client, web: Web, visitor: Visitor, domain: str) -> None:
+    """Names that are always allowed and names that have a certificate do not count; the rest is said in the log."""
+    variables = {"tunnel_certificates_per_day": 0, "tunnel_certificates_always": ["guest-always"]}
+    operator.run(variables=variables).expect()
+    with client.tunnel("guest-late:80", "guest-always:80", to=web):
+        assert visitor.get(f"https://guest-late.{domain}/").status == 0
+        assert visitor.get(f"https://guest-always.{domain}/").status == 200
+        assert visitor.get(f"https://{NAME}.{domain}/").status == 200
+    said = operator.scenario.host
+    assert f"no certificate for guest-late.{domain}" in Host(said).docker("logs", "proxme-tunnel-nginx").output
+
+
+# files
+
+
+def test_a_certificate_that_can_not_be_used_is_refused(operator: Operator, authority: Authority, domain: str) -> None:
+    good = authority.sign("good", domain, f"*.{domain}")
+    other = authority.sign("other", domain, f"*.{domain}")
+    mixed = good | {"tunnel_certificate_key_file": other["tunnel_certificate_key_file"]}
+    refused(operator.run(variables=mixed), "The key does not belong to the certificate")
+    narrow = authority.sign("narrow", domain)
+    refused(operator.run(variables=narrow), f"The certificate is for {domain}, not for *.{domain}")
+    nowhere = good | {"tunnel_certificate_file": "/nowhere/fullchain.pem"}
+    refused(operator.run(variables=nowhere), 'There is no file "/nowhere/fullchain.pem" on the control node')
+
+
+def test_a_certificate_of_the_operators(
+    operator: Operator, authority: Authority, guest: Visitor, ca: Ca, domain: str
+) -> None:
+    """One for all names; nobody is asked for another, and a new one is taken over without closing anything."""
+    first = authority.sign("first", domain, f"*.{domain}")
+    operator.run(variables=first).expect()
+    orders = ca.orders()
+    assert guest.get(f"https://{domain}/").status == 200
+    assert "Hello from web." in guest.get(f"https://{NAME}.{domain}/").body
+    assert guest.get(f"https://nobody.{domain}/").status == 404
+    assert guest.get(f"https://a.{NAME}.{domain}/").status == 0
+    before = serial(guest, domain)
+    with unbroken(guest, f"wss://{NAME}.{domain}/ws"):
+        changed = operator.run(variables=authority.sign("second", domain, f"*.{domain}")).expect().changed
+        assert changed == [
+            "caddy_frontend : Copy the operator's certificate and key",
+            "caddy_frontend : Reload Caddy",
+        ]
+        until("the new one is served", lambda: serial(guest, domain) != before)
+    assert ca.orders() == orders
+
+
+def test_sites_of_the_operator_stand_beside_the_tunnels(
+    operator: Operator, authority: Authority, visitor: Visitor, guest: Visitor, domain: str, tmp_path: pathlib.Path
+) -> None:
+    """They get certificates of their own; a broken one is refused with what Caddy says of it, and all goes on."""
+    site = tmp_path / "shop.caddy"
+    site.write_text(f'{SITE} {{\n\trespond "the shop"\n}}\n')
+    variables = authority.sign("sites", domain, f"*.{domain}") | {"tunnel_sites": [str(tmp_path)]}
+    operator.run(variables=variables).expect()
+    until("the shop is there", lambda: visitor.get(f"https://{SITE}/").body == "the shop", within=20)
+    with unbroken(guest, f"wss://{NAME}.{domain}/ws"):
+        site.write_text(f"{SITE} {{\n\tresponnd oops\n}}\n")
+        broken = operator.run(variables=variables)
+        assert broken.code != 0
+        assert "unrecognized directive: responnd" in broken.output
+        assert visitor.get(f"https://{SITE}/").body == "the shop"
+        site.write_text(f'{SITE} {{\n\trespond "the new shop"\n}}\n')
+        operator.run(variables=variables).expect()
+        until("the new shop is there", lambda: visitor.get(f"https://{SITE}/").body == "the new shop")
+    idempotent(operator, variables)
+
+
+def test_a_certificate_that_lies_on_the_host(
+    operator: Operator, authority: Authority, guest: Visitor, host: Host, domain: str
+) -> None:
+    """The host itself takes a new one over, and does not take a wrong one."""
+    variables = authority.sign("there", domain, f"*.{domain}") | {"tunnel_certificate_on_host": True}
+
+    def bring(certificate: str, key: str) -> None:
+        for name, file in (("there.pem", f"{certificate}.pem"), ("there.key", f"{key}.key")):
+            host.write(f"/root/own/{name}", (authority.folder / file).read_text())
+
+    host.exec("mkdir", "-p", "/root/own").expect()
+    variables |= {
+        "tunnel_certificate_file": "/root/own/there.pem",
+        "tunnel_certificate_key_file": "/root/own/there.key",
+    }
+    bring("there", "there")
+    operator.run(variables=variables).expect()
+    before = serial(guest, domain)
+    assert "active" in host.exec("systemctl", "is-active", "proxme-tunnel-own-certificate.timer").stdout
+    authority.sign("next", domain, f"*.{domain}")
+    bring("next", "there")
+    host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service")
+    assert host.exec("systemctl", "is-failed", "proxme-tunnel-own-certificate.service").stdout.strip() == "failed"
+    assert serial(guest, domain) == before
+    bring("next", "next")
+    host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service").expect()
+    until("the new one is served", lambda: serial(guest, domain) != before)
+    assert guest.get(f"https://{NAME}.{domain}/").status == 200
+
+
+# internal
+
+
+def test_an_authority_of_the_hosts_own(operator: Operator, world: World, host: Host, domain: str) -> None:
+    operator.run(variables={"tunnel_tls": "internal"}).expect()
+    with world.visitor() as visitor:
+        until(
+            "there is a root", lambda: host.exec("test", "-e", f"{DATA}/caddy/pki/authorities/local/root.crt").code == 0
+        )
+        visitor.trust(host.read(f"{DATA}/caddy/pki/authorities/local/root.crt"))
+        until("the landing page is there", lambda: visitor.get(f"https://{domain}/").status == 200)
+        for http in ("1.1", "2", "3"):
+            assert visitor.get(f"https://{NAME}.{domain}/", http=http).status == 200
+        assert visitor.get(f"https://nobody.{domain}/").status == 0
+    assert host.exec("ls", f"{DATA}/own").stdout == "", "what is left of the other choices is gone"
+
+
+# off
+
+
+@pytest.fixture(scope="module")
+def behind(operator: Operator) -> dict[str, Any]:
+    """The tunnel host speaks plain HTTP on its loopback; the variables that say so."""
+    variables = {"tunnel_tls": False, "tunnel_ask_port": 9123, "tunnel_proxy_protocol": True}
+    operator.run(variables=variables).expect()
+    return variables
+
+
+@pytest.fixture(scope="module")
+def front(world: World, authority: Authority, scenario: Scenario, domain: str) -> Iterator[Container]:
+    """Programs on the host itself (in its network), with a wildcard certificate of the operator's."""
+    image = "proxme-test/caddy:2.11.7"
+    if run("docker", "image", "inspect", image).code != 0:
+        image = "caddy:2.11.7"
+    name = f"{scenario.network}-front"
+    built = world.with_image("fronts", CADDY=image).scenario.tools
+    run("docker", "rm", "--force", "--volumes", name)
+    run(
+        *("docker", "run", "--detach", "--name", name, "--network", f"container:{scenario.host}", "--tmpfs", "/run"),
+        *("--label", f"proxme.scenario={scenario.scenario}", built),
+    ).expect()
+    front = Container(name)
+    authority.sign("front", domain, f"*.{domain}")
+    certificate, key = (authority.folder / "front.pem").read_text(), (authority.folder / "front.key").read_text()
+    front.exec("mkdir", "-p", "/etc/ssl/proxme").expect()
+    for file, text in {"fullchain": certificate, "privkey": key, "haproxy": certificate + key}.items():
+        front.write(f"/etc/ssl/proxme/{file}.pem", text)
+    try:
+        yield front
+    finally:
+        front.remove()
+
+
+def snippet(language: str, domain: str) -> str:
+    """What docs/behind-another-server.md says for a program, with our domain."""
+    text = (ROOT / "docs/behind-another-server.md").read_text()
+    return re.search(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)[1].replace("proxme.example.com", domain)
+
+
+NGINX = "events {{}}\nhttp {{\n{}\n}}\n"
+HAPROXY = "global\n    maxconn 500\ndefaults\n    timeout client 1d\n{}"
+FRONTS = {
+    "nginx": ("/run/nginx.conf", NGINX, "nginx -c /run/nginx.conf", "nginx -s stop -c /run/nginx.conf"),
+    "apache": (
+        "/etc/apache2/sites-enabled/tunnel.conf", "{}", "mkdir -p /run/apache2 /run/lock && apachectl start",
+        "apachectl stop",
+    ),
+    "haproxy": (
+        "/run/haproxy.cfg", HAPROXY, "haproxy -D -p /run/haproxy.pid -f /run/haproxy.cfg",
+        "kill $(cat /run/haproxy.pid)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", [*FRONTS, "haproxy with the PROXY protocol"])
+def test_behind_another_web_server(
+    behind: dict[str, Any], front: Container, guest: Visitor, domain: str, program: str
+) -> None:
+    """The documented configuration: pages, WebSockets, and no address that a visitor made up."""
+    path, frame, start, stop = FRONTS[program.split()[0]]
+    text = snippet(program.split()[0], domain)
+    if "PROXY" in program:
+        text = text.replace("127.0.0.1:8080", "127.0.0.1:8080 send-proxy-v2").replace(
+            "    http-request set-header X-Forwarded-For %[src]\n", ""
+        )
+    front.write(path, frame.format(text))
+    front.shell(start).expect()
+    try:
+        url = f"https://{NAME}.{domain}"
+        until("the program answers", lambda: guest.get(f"{url}/").status == 200)
+        address = guest.exec("hostname", "-i").expect().stdout.strip()
+        answer = guest.get(f"{url}/echo", headers={"X-Forwarded-For": "192.0.2.66", "X-Forwarded-Proto": "http"})
+        assert answer.status == 200
+        assert answer.sent("X-Forwarded-For")[0].split(",")[0] == address
+        assert answer.sent("X-Real-IP") in ([], [address])
+        assert answer.sent("X-Forwarded-Proto") == ["https"]
+        assert answer.sent("Host") == [f"{NAME}.{domain}"]
+        assert guest.websocket(f"wss://{NAME}.{domain}/ws", "hello")["answers"]
+        assert guest.get(f"https://{domain}/").status == 200
+        assert guest.get(f"https://nobody.{domain}/").status == 404
+    finally:
+        front.shell(stop)
+        until("its port is free", lambda: guest.get(f"https://{domain}/").status == 0)
+
+
+def test_behind_an_existing_caddy(
+    behind: dict[str, Any], front: Container, visitor: Visitor, host: Host, ca: Ca, domain: str
+) -> None:
+    """It asks us which names may have a certificate, and orders it at a real CA."""
+    ours = "\tacme_ca https://pebble:14000/dir\n\tacme_ca_root /run/pebble.pem\n\temail ops@proxme.test\n"
+    front.write("/run/Caddyfile", snippet("caddyfile", domain).replace("{\n", "{\n" + ours, 1))
+    front.write("/run/pebble.pem", ca.exec("cat", "/srv/ca/root.pem").expect().stdout)
+    front.shell("XDG_DATA_HOME=/run/data caddy start --config /run/Caddyfile --adapter caddyfile").expect()
+    try:
+        orders = ca.orders()
+        until("Caddy answers", lambda: visitor.get(f"https://{NAME}.{domain}/").status == 200, within=20)
+        assert ca.orders() == orders + 1
+        assert visitor.get(f"https://nobody.{domain}/").status == 0
+        assert ca.orders() == orders + 1
+        assert visitor.websocket(f"wss://{NAME}.{domain}/ws", "hello")["answers"]
+        assert [entry for entry in host.listening() if entry.endswith(":9123")] == ["tcp 127.0.0.1:9123"]
+    finally:
+        front.shell("caddy stop")
+
+
+def test_off_changes_nothing_the_second_time(operator: Operator, behind: dict[str, Any]) -> None:
+    idempotent(operator, behind)
+
+
+# And back.
+
+
+def test_back_to_on_demand_nothing_is_ordered_again(operator: Operator, visitor: Visitor, ca: Ca, domain: str) -> None:
+    """The certificates of before are still there."""
+    orders = ca.orders()
+    operator.run().expect()
+    until("the landing page is there", lambda: visitor.get(f"https://{domain}/").status == 200, within=20)
+    assert visitor.get(f"https://{NAME}.{domain}/").status == 200
+    assert ca.orders() == orders
+    idempotent(operator, {})
+
+
+def test_visitors_have_modern_protocols(visitor: Visitor, domain: str) -> None:
+    """TLS 1.2 and 1.3, with hybrid post-quantum keys, and no older one; HTTP/1.1, 2 and 3."""
+    for name in (domain, f"{NAME}.{domain}"):
+        for http in ("1.1", "2", "3"):
+            assert visitor.get(f"https://{name}/", http=http).version == http
+        connect = f"openssl s_client -connect {name}:443 -servername {name} -CAfile /run/root.pem </dev/null 2>&1"
+        for version, allowed in {"-tls1": False, "-tls1_1": False, "-tls1_2": True, "-tls1_3": True}.items():
+            said = visitor.shell(connect.replace("s_client", f"s_client {version} -cipher DEFAULT@SECLEVEL=0")).stdout
+            assert ("Verify return code: 0" in said and "Cipher is (NONE)" not in said) is allowed, (version, said)
+        assert "X25519MLKEM768" in visitor.shell(connect.replace("s_client", "s_client -groups X25519MLKEM768")).stdout
+
+
+def test_plain_names_and_hsts_are_choices(operator: Operator, visitor: Visitor, domain: str) -> None:
+    assert "strict-transport-security" not in visitor.get(f"https://{NAME}.{domain}/").headers
+    operator.run(variables={"tunnel_plain_names": [NAME], "tunnel_hsts": 3600}).expect()
+    started = time.monotonic()
+    until("http stays http", lambda: visitor.get(f"http://{NAME}.{domain}/", http="1.1").status == 200)
+    assert time.monotonic() - started < 5
+    assert visitor.get(f"https://{NAME}.{domain}/").headers["strict-transport-security"] == "max-age=3600"
