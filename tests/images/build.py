@@ -34,6 +34,8 @@ LABEL = "proxme.sources"
 CADDY = "2.11.7"
 SUITES = ("trixie", "bookworm")
 REGISTRY = "proxme-test-registry"
+# Where Debian keeps the certificates that a machine trusts beside the public ones.
+TRUSTED = pathlib.Path("/usr/local/share/ca-certificates")
 # What the official images have, too: no documents, no translations, and no waiting for the disk.
 DPKG = [
     "path-exclude=/usr/share/man/*",
@@ -58,7 +60,9 @@ IMAGES = {
     **{f"debian:{suite}-slim": Image(f"proxme-test/debian:{suite}-slim", None, suite) for suite in SUITES},
     **{f"host:{suite}": Image(f"proxme-test/host:{suite}", "host", suite) for suite in SUITES},
     "tools": Image("proxme-test/tools:latest", "tools", "trixie"),
+    "dns": Image("proxme-test/dns:latest", "dns", "trixie"),
     "caddy": Image(f"proxme-test/caddy:{CADDY}", "caddy", "trixie"),
+    "debian": Image("proxme-test/served-debian:trixie-slim", "debian", "trixie"),
 }
 
 
@@ -97,7 +101,7 @@ class Builder:
         if image.folder:
             base = self.client.images.get(f"proxme-test/debian:{image.suite}-slim")
             digest.update(str(base.id).encode())
-            for path in sorted((HERE / image.folder).iterdir()):
+            for path in [*sorted((HERE / image.folder).iterdir()), *(trusted() if image.folder == "debian" else [])]:
                 digest.update(path.name.encode() + path.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -146,13 +150,17 @@ class Builder:
         if image.folder is None or self.current(image):
             return
         start = time.monotonic()
-        if image.folder == "caddy" and self.registry:
+        if image.folder in ("caddy", "debian") and self.registry:
             return
         with tempfile.TemporaryDirectory() as folder:
             context = pathlib.Path(folder)
             shutil.copytree(HERE / image.folder, context, dirs_exist_ok=True)
             if image.folder == "caddy":
                 take_caddy(context)
+            if image.folder == "debian":
+                (context / "trusted").mkdir()
+                for path in trusted():
+                    shutil.copy(path, context / "trusted")
             label = f"{LABEL}={self.sources(image)}"
             run("docker", "build", "--build-arg", f"BASE={base}", "--label", label, "--tag", image.name, str(context))
         say(f"image {image.name}: {time.monotonic() - start:.0f} s")
@@ -163,6 +171,11 @@ class Builder:
             self.bases[suite] = self.pool.submit(self.base, suite)
         for done in [self.pool.submit(self.build, image) for image in images]:
             done.result()
+
+
+def trusted() -> list[pathlib.Path]:
+    """Return the certificates that this machine trusts beside the public ones."""
+    return sorted(TRUSTED.glob("*.crt"))
 
 
 def take_caddy(folder: pathlib.Path) -> None:
@@ -190,7 +203,7 @@ def serve(client: docker.DockerClient) -> None:
     # An engine takes a registry on its own loopback without TLS.
     address = run("docker", "port", REGISTRY, "5000/tcp").split()[0]
     wait_for_registry(address)
-    for name, public in (("debian:trixie-slim", "debian:trixie-slim"), (f"caddy:{CADDY}", f"caddy:{CADDY}")):
+    for name, public in (("served-debian:trixie-slim", "debian:trixie-slim"), (f"caddy:{CADDY}", f"caddy:{CADDY}")):
         target = f"{address}/library/{public}"
         run("docker", "tag", f"proxme-test/{name}", target)
         run("docker", "push", target)
