@@ -104,7 +104,7 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
             "sshd_tunnel : Reload sshd",
             "nginx_subdomains : Write the settings for the Lua",
             "nginx_subdomains : Reload nginx",
-            "caddy_frontend : Write the landing page",
+            "caddy_frontend : Write the landing page, and the one for as long as there is no certificate",
             "caddy_frontend : Write the configuration",
             "caddy_frontend : Reload Caddy",
         ]

@@ -95,6 +95,8 @@ class Scenario:
     ca: str
     ca_address: str
     root: pathlib.Path
+    dns: str = ""
+    dns_address: str = ""
     docker_options: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod

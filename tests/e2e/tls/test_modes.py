@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import subprocess
@@ -12,13 +13,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import yaml
 from playbook import ROOT, Operator, Run
+from test_certificates import HANDSHAKES
 from world import Ca, Client, Container, Host, Scenario, Tunnel, Visitor, Web, World, run, until
 
 CADDY = "proxme-tunnel-caddy"
 DATA = "/var/lib/proxme-tunnel/caddy_frontend"
 NAME = "guest-live"
 SITE = "shop.example.org"
+WIKI = "wiki.shop.example.org"
 
 
 class Authority:
@@ -211,19 +215,19 @@ def test_sites_of_the_operator_stand_beside_the_tunnels(
 ) -> None:
     """They get certificates of their own; a broken one is refused with what Caddy says of it, and all goes on."""
     site = tmp_path / "shop.caddy"
-    site.write_text(f'{SITE} {{\n\trespond "the shop"\n}}\n')
+    site.write_text(f'{WIKI} {{\n\trespond "the shop"\n}}\n')
     variables = authority.sign("sites", domain, f"*.{domain}") | {"tunnel_sites": [str(tmp_path)]}
     operator.run(variables=variables).expect()
-    until("the shop is there", lambda: visitor.get(f"https://{SITE}/").body == "the shop", within=20)
+    until("the shop is there", lambda: visitor.get(f"https://{WIKI}/").body == "the shop", within=20)
     with unbroken(guest, f"wss://{NAME}.{domain}/ws"):
-        site.write_text(f"{SITE} {{\n\tresponnd oops\n}}\n")
+        site.write_text(f"{WIKI} {{\n\tresponnd oops\n}}\n")
         broken = operator.run(variables=variables)
         assert broken.code != 0
         assert "unrecognized directive: responnd" in broken.output
-        assert visitor.get(f"https://{SITE}/").body == "the shop"
-        site.write_text(f'{SITE} {{\n\trespond "the new shop"\n}}\n')
+        assert visitor.get(f"https://{WIKI}/").body == "the shop"
+        site.write_text(f'{WIKI} {{\n\trespond "the new shop"\n}}\n')
         operator.run(variables=variables).expect()
-        until("the new shop is there", lambda: visitor.get(f"https://{SITE}/").body == "the new shop")
+        until("the new shop is there", lambda: visitor.get(f"https://{WIKI}/").body == "the new shop")
     idempotent(operator, variables)
 
 
@@ -384,6 +388,102 @@ def test_behind_an_existing_caddy(
 
 def test_off_changes_nothing_the_second_time(operator: Operator, behind: dict[str, Any]) -> None:
     idempotent(operator, behind)
+
+
+# wildcard, both
+
+
+def provider(scenario: Scenario, key: str) -> dict[str, Any]:
+    """The variables for the scenario's own name server, with one of its two keys."""
+    given = yaml.safe_load((ROOT / ".config/molecule/config.yml").read_text())
+    secrets = given["provisioner"]["inventory"]["group_vars"]["all"]["scenario_dns_secrets"]
+    settings = {"server": scenario.dns_address, "name": f"{key}.", "algorithm": "HMAC-SHA256", "secret": secrets[key]}
+    variables = {"tunnel_tls": "wildcard", "tunnel_dns_provider": "rfc2136", "tunnel_dns_settings": settings}
+    return variables | {"tunnel_dns_propagation_seconds": 2}
+
+
+def renew(host: Host) -> None:
+    """Let certbot renew the certificate now, though it is not due."""
+    ini = "/etc/proxme-tunnel/certbot_wildcard/certbot/cli.ini"
+    host.exec("sed", "-i", "s/^keep-until-expiring.*/force-renewal = true/", ini).expect()
+    host.exec("systemctl", "start", "proxme-tunnel-certificate.service", timeout=120).expect()
+
+
+def test_one_certificate_for_all_names(
+    operator: Operator, scenario: Scenario, visitor: Visitor, host: Host, ca: Ca, domain: str
+) -> None:
+    """One order, whatever a scanner asks for; and the provider's secret is in one file alone."""
+    orders, variables = ca.orders(), provider(scenario, "main")
+    secret = variables["tunnel_dns_settings"]["secret"]
+    run = operator.run(ROOT / "site.yml", "-vvv", variables=variables).expect()
+    # What was typed on this very command line (-e) is shown in its first lines.
+    shown = [line for line in run.output.splitlines() if secret in line]
+    assert shown == []
+    for name in (domain, f"{NAME}.{domain}", f"nobody.{domain}"):
+        assert visitor.get(f"https://{name}/").status in (200, 404)
+        assert re.findall(r"DNS:([^,\s]+)", visitor.certificate(name)) == [f"*.{domain}", domain]
+    scan = visitor.exec("python3", "-", domain, "1000", stdin=HANDSHAKES.encode(), timeout=180).expect()
+    assert sum(json.loads(scan.stdout).values()) == 1000
+    assert ca.orders() == orders + 1
+
+    described = host.shell("docker inspect $(docker ps -aq); docker history --no-trunc -q $(docker images -q); ps axww")
+    assert secret not in described.output
+    holding = host.shell(f"grep -rlF '{secret}' /etc /var/lib/proxme-tunnel /run /tmp /root").stdout.split()
+    assert [host.exec("stat", "-c", "%a %U %n", path).stdout.split()[:2] for path in holding] == [["600", "root"]]
+    idempotent(operator, variables)
+
+
+def test_a_renewal_closes_nothing(visitor: Visitor, host: Host, ca: Ca, domain: str) -> None:
+    """Three within a minute, while a WebSocket echoes and a slow download runs; each is served."""
+    url = f"https://{NAME}.{domain}/bytes/{64 * 2**20}"
+    options = "-sS --cacert /run/root.pem --limit-rate 1M -o /dev/null -w '%{size_download} %{http_code}'"
+    visitor.exec("rm", "-f", "/run/slow")
+    with unbroken(visitor, f"wss://{NAME}.{domain}/ws"):
+        visitor.spawn("sh", "-c", f"curl {options} {url} >/run/slow 2>&1; echo >>/run/slow")
+        started, serials = time.monotonic(), {serial(visitor, domain)}
+        for turn in range(3):
+            renew(host)
+            until("the new one is served", lambda turn=turn: len({*serials, serial(visitor, domain)}) == turn + 2)
+            serials.add(serial(visitor, domain))
+        assert time.monotonic() - started < 60
+        assert visitor.exec("cat", "/run/slow").stdout.strip() == "", "the download was over before: it shows nothing"
+        until("it is over", lambda: visitor.exec("cat", "/run/slow").stdout.endswith("\n"), within=60)
+    assert visitor.read("/run/slow").split() == [str(64 * 2**20), "200"]
+
+
+def test_a_key_for_a_zone_of_challenges_alone(
+    operator: Operator, scenario: Scenario, visitor: Visitor, host: Host, domain: str
+) -> None:
+    """_acme-challenge is a CNAME into a zone that serves nothing else; the host has no key for the main one."""
+    change = f"zone {domain}\nupdate delete _acme-challenge.{domain}\n"
+    change += f"update add _acme-challenge.{domain} 5 CNAME proxme.challenges.example.\nsend\n"
+    Container(scenario.dns).exec("nsupdate", "-l", stdin=change.encode()).expect()
+    operator.run(variables=provider(scenario, "challenges")).expect()
+    before = serial(visitor, domain)
+    renew(host)
+    until("the new one is served", lambda: serial(visitor, domain) != before)
+
+
+def test_custom_domains_beside_the_wildcard(
+    operator: Operator, scenario: Scenario, client: Client, web: Web, visitor: Visitor, ca: Ca, domain: str
+) -> None:
+    """One order for each custom domain that is live; none for a name of ours, however deep."""
+    client.shell("test -e /run/alice || ssh-keygen -q -t ed25519 -N '' -f /run/alice").expect()
+    alice = {"name": "alice", "keys": [client.read("/run/alice.pub").strip()], "names": ["alice-shop"]}
+    variables = provider(scenario, "challenges") | {"tunnel_tls": "both"}
+    variables |= {"tunnel_accounts": [alice | {"domains": {SITE: "alice-shop", f"closed.{SITE}": "alice-shop"}}]}
+    operator.run(variables=variables).expect()
+    orders = ca.orders()
+    assert visitor.get(f"https://{SITE}/").status == 0, "nobody holds the name"
+    with client.tunnel("alice-shop:80", to=web, user="alice", options=["-i", "/run/alice"]):
+        assert "Hello from web." in visitor.get(f"https://alice-shop.{domain}/").body
+        assert visitor.get(f"https://a.alice-shop.{domain}/").status == 0
+        assert ca.orders() == orders
+        assert "Hello from web." in visitor.get(f"https://{SITE}/").body
+        assert ca.orders() == orders + 1
+    scan = visitor.exec("python3", "-", domain, "1000", stdin=HANDSHAKES.encode(), timeout=180).expect()
+    assert sum(json.loads(scan.stdout).values()) == 1000
+    assert ca.orders() == orders + 1
 
 
 # And back.
