@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two patterns in one": ({"tunnel_guest_names": "guest-* *"}, "Write a prefix, a hyphen and an asterisk"),
     "reserved guest name": ({"tunnel_reserved_labels": ["guest-mail"]}, "begins like that"),
     "reserved label with dot": ({"tunnel_reserved_labels": ["a.b"]}, "Write labels of a-z, 0-9 and single hyphens"),
-    "root as the shared account": ({"tunnel_shared_account_name": "root"}, "no account of the system"),
+    "root as the shared account": ({"tunnel_shared_account_name": "root"}, "an account of the system. Write another"),
     "unknown tls": ({"tunnel_tls": "self"}, "must be one of: on_demand, wildcard, both, files, internal, off"),
     "directory without https": ({"tunnel_acme_directory": "http://pebble/dir"}, "Write the https address"),
     "no e-mail address": ({"tunnel_acme_email": "ops"}, "Write an e-mail address"),
