@@ -149,7 +149,7 @@ def wake(client: docker.DockerClient) -> bool:
 def user_side(client: docker.DockerClient) -> None:
     """What a user of the tunnel host brings: a web page, and ssh that keeps a tunnel to it open."""
     address = json.loads((STATE / "env.json").read_text())["ca_address"]
-    command = ["ssh", "-N", "-p", str(PORTS["SSH"]), "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15"]
+    command = ["ssh", "-N", "-p", str(PORTS["SSH"]), "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=5"]
     command += ["-o", "StrictHostKeyChecking=accept-new", "-R", f"{NAME}:80:web:80", f"tunnel@{DOMAIN}"]
     for name, what in (("web", ["web.py", "--name", "the demo"]), ("client", command)):
         full = f"proxme-demo-{name}"

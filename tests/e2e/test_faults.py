@@ -22,7 +22,7 @@ CONTAINERS = ["pod", "names", "sshd", "nginx", "caddy"]
 @contextlib.contextmanager
 def reconnecting(client: Client, forward: str, web: Web) -> Iterator[None]:
     """A client that runs ssh in a loop, as the recipes have it."""
-    options = ["-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3", "-o", "ExitOnForwardFailure=yes"]
+    options = ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ExitOnForwardFailure=yes"]
     ssh = " ".join(["ssh", *client.options(), *options, "-NR", f"{forward}:{web}", f"tunnel@{client.host}"])
     client.spawn("sh", "-c", f"while true; do {ssh}; sleep 5; done >/run/loop 2>&1")
     try:
@@ -72,7 +72,7 @@ def test_a_killed_container_heals_by_itself(
 
     until("a newcomer is served", newcomer_served, within=30)
     assert time.monotonic() - killed < 10
-    # ServerAliveInterval notices within 10 s that the holder took the connection away, and the loop waits for 5.
+    # ServerAliveInterval notices within 5 s that the holder took the connection away, and the loop waits for 5.
     until("the reconnecting client is served", lambda: served(visitor, returning), within=30)
     until("all containers are healthy", host.all_healthy, within=30)
 

@@ -690,8 +690,19 @@ class Visitor(Container):
     @contextmanager
     def visits(self, url: str, *, every: float = 0.05) -> Iterator[Visits]:
         """Visit a URL again and again, `every` so many seconds, for as long as the `with` block lasts."""
+        with self._visits("knock.py", url, str(every)) as visits:
+            yield visits
+
+    @contextmanager
+    def steady_visits(self, url: str) -> Iterator[Visits]:
+        """Visit a URL five times a second, also while answers are missing, for as long as the `with` block lasts."""
+        with self._visits("steady.py", url) as visits:
+            yield visits
+
+    @contextmanager
+    def _visits(self, script: str, url: str, *options: str) -> Iterator[Visits]:
         file = f"/run/visits-{next(_numbers)}"
-        with self.background("knock.py", url, "/run/root.pem", file, str(every)):
+        with self.background(script, url, "/run/root.pem", file, *options):
             visits = Visits(self, file)
             until(f"the first visit of {url} is over", visits.since)
             yield visits

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each fault costs: a client that reconnects, and visitors who come five times a second.
+
+The figures are printed at the end of the run, as the table of docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+
+import pytest
+from world import Ca, Client, Host, Visit, Visitor, Visits, Web, World, until
+
+CONTAINERS = ["pod", "names", "sshd", "nginx", "caddy"]
+NAME = "guest-steady"
+DATA = "/var/lib/proxme-tunnel"
+# As the recipes in docs/clients.md have it, but for the pause before the next try.
+RECIPE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3 -o ExitOnForwardFailure=yes"
+
+
+class Watch:
+    """What the visitors of one tunnel see of a fault."""
+
+    def __init__(self, client: Client, visits: Visits, ledger: list[tuple[str, int, float, int]]) -> None:
+        """Watch a client's tunnel by these visits; what was seen goes into `ledger`."""
+        self.client, self.ledger, self._visits = client, ledger, visits
+        self.failed = 0
+        self.healed = 0.0
+        self.reconnected = 0
+
+    def logins(self) -> int:
+        """How often the client has connected so far."""
+        return self.client.read("/run/logins").count("\n")
+
+    def well(self, since: float) -> list[Visit]:
+        """All visits from `since` on, once the last two seconds of them were answered."""
+        visits = self._visits.since(since)
+        good = visits and visits[-1].time - since > 2
+        return visits if good and all(visit.status == 200 for visit in visits[-10:]) else []
+
+    @contextmanager
+    def of(self, fault: str, within: float = 60) -> Iterator[None]:
+        """Count what fails from the start of the block until all is well again after it."""
+        until("all is well before", lambda: self.well(time.monotonic() - 4), within=60)
+        logins, start = self.logins(), time.monotonic()
+        yield
+        visits = until(f"all is well after: {fault}", lambda: self.well(start), within=within)
+        bad = [visit for visit in visits if visit.status != 200]
+        self.failed = len(bad)
+        # The first visitor who was served again came this long after the fault.
+        self.healed = bad[-1].time + 0.2 - start if bad else 0.0
+        self.reconnected = self.logins() - logins
+        self.ledger.append((fault, self.failed, self.healed, self.reconnected))
+
+
+@pytest.fixture(scope="session")
+def watch(world: World, web: Web, visitor: Visitor, domain: str, ledger: list) -> Iterator[Watch]:
+    """The client that all faults meet, and its visitors."""
+    with world.client("steady") as client:
+        ssh = " ".join(
+            ["ssh", *client.options(), RECIPE, "-o PermitLocalCommand=yes", "-o LocalCommand='echo >>/run/logins'"]
+        )
+        client.write("/run/loop", f"while true; do {ssh} -NR {NAME}:80:{web} tunnel@{client.host}; sleep 1; done\n")
+        client.write("/run/logins", "")
+        client.spawn("sh", "-c", "sh /run/loop >/run/log 2>&1")
+        url = f"https://{NAME}.{domain}/"
+        until("the tunnel answers", lambda: visitor.get(url).status == 200, within=30)
+        with visitor.steady_visits(url) as visits:
+            yield Watch(client, visits, ledger)
+
+
+@pytest.fixture(autouse=True)
+def all_is_well(host: Host, watch: Watch) -> None:
+    """Each fault begins on a host that is whole."""
+    until("all containers are healthy", host.all_healthy, within=60)
+
+
+def gone(host: Host, process: int) -> bool:
+    """Whether a process of the host has ended."""
+    return host.exec("test", "-e", f"/proc/{process}").code != 0
+
+
+# A part ends.
+
+
+@pytest.mark.parametrize("part", CONTAINERS)
+def test_a_part_is_killed(part: str, host: Host, watch: Watch) -> None:
+    with watch.of(f"kill -9 of {part}"):
+        process = host.kill(f"proxme-tunnel-{part}")
+        until("it has ended", lambda: gone(host, process))
+    assert watch.healed < 10
+    if part in ("names", "nginx", "caddy"):
+        assert watch.reconnected == 0
+
+
+@pytest.mark.parametrize("part", CONTAINERS)
+def test_a_part_has_no_memory_left(part: str, host: Host, watch: Watch) -> None:
+    """The kernel ends its main process, as something in it takes all that the container may have."""
+    container = f"proxme-tunnel-{part}"
+    with watch.of(f"{part} out of memory"):
+        process = host.main_process(container)
+        host.write(f"/proc/{process}/oom_score_adj", "1000")
+        # Two, so that neither can become as large as what the kernel is told to end first.
+        host.inside(container, "sh", "-c", "tail /dev/zero & tail /dev/zero; wait")
+        until("it has ended", lambda: gone(host, process))
+    assert watch.healed < 10
+
+
+# Docker, and the whole machine.
+
+
+@pytest.mark.parametrize("order", ["systemctl restart docker", "apt-get install --reinstall -y docker.io"])
+def test_docker_is_restarted(order: str, host: Host, watch: Watch) -> None:
+    with watch.of(order):
+        host.shell(order, timeout=300).expect()
+        until("the engine answers", lambda: host.docker("info").code == 0, within=60)
+    assert (watch.failed, watch.reconnected) == (0, 0)
+
+
+def test_the_machine_is_restarted(host: Host, watch: Watch) -> None:
+    with watch.of("restart of the machine", within=180):
+        host.reboot()
+
+
+# A part is paused.
+
+
+def test_the_clients_ssh_is_paused(watch: Watch) -> None:
+    client = watch.client
+    with watch.of("client stopped for 10 s"):
+        client.shell("pkill -STOP -x ssh").expect()
+        time.sleep(10)
+        client.shell("pkill -CONT -x ssh").expect()
+    assert watch.healed < 20
+
+
+@pytest.mark.parametrize("part", ["sshd", "nginx", "caddy"])
+def test_a_part_is_paused(part: str, host: Host, watch: Watch) -> None:
+    """All its processes; the connections wait in the kernel meanwhile."""
+    with watch.of(f"{part} stopped for 5 s"):
+        processes = host.docker("top", f"proxme-tunnel-{part}", "-o", "pid").expect().stdout.split()[1:]
+        host.exec("kill", "-STOP", *processes).expect()
+        time.sleep(5)
+        host.exec("kill", "-CONT", *processes).expect()
+    assert watch.healed < 10
+    assert watch.reconnected == 0
+
+
+# Something that is needed is missing.
+
+
+def test_the_resolver_is_gone(host: Host, client: Client, web: Web, watch: Watch) -> None:
+    """Open tunnels do not need it; new names have to wait."""
+    with watch.of("names stopped for 10 s"):
+        host.docker("stop", "proxme-tunnel-names").expect()
+        try:
+            assert client.tunnel("guest-new:80", to=web, wait=False).wait_ended(within=20) != 0
+        finally:
+            host.docker("start", "proxme-tunnel-names").expect()
+    assert (watch.failed, watch.reconnected) == (0, 0)
+    until("a new name is there", lambda: client.tunnel("guest-new:80", to=web), within=10)
+
+
+def test_the_disk_is_full(host: Host, client: Client, web: Web, visitor: Visitor, domain: str, watch: Watch) -> None:
+    """The data folder's file system. Open tunnels go on; new certificates are there once there is room again."""
+    with small_data(host):
+        with watch.of("full disk, for as long as it was full"):
+            host.shell(f"head -c 100m /dev/zero >{DATA}/filler; df {DATA} | grep 100%").expect()
+            with client.tunnel("guest-full:80", to=web):
+                url = f"https://guest-full.{domain}/"
+                assert visitor.get(url).status == 0
+                until("Caddy says why", lambda: "no space left" in host.docker("logs", "proxme-tunnel-caddy").output)
+                host.exec("rm", f"{DATA}/filler").expect()
+                until("it has a certificate", lambda: visitor.get(url).status == 200, within=30)
+        assert (watch.failed, watch.reconnected) == (0, 0)
+
+
+@contextmanager
+def small_data(host: Host) -> Iterator[None]:
+    """The data folder on a file system of 16 MiB."""
+    containers = [f"proxme-tunnel-{part}" for part in ("sshd", "nginx", "caddy")]
+    host.shell(
+        f"cp -a {DATA} /run/data && mount -t tmpfs -o size=16m,mode=0755 data {DATA} && cp -a /run/data/. {DATA}/"
+    ).expect()
+    host.docker("restart", "--time=5", *containers, timeout=60).expect()
+    try:
+        yield
+    finally:
+        host.shell(
+            f"rm -f {DATA}/filler; cp -a {DATA}/. /run/data/; docker stop {' '.join(containers)}; umount {DATA}"
+        ).expect()
+        host.shell(f"rm -rf {DATA}/* && cp -a /run/data/. {DATA}/ && rm -r /run/data").expect()
+        host.docker("start", *containers, timeout=60).expect()
+
+
+def test_the_authority_is_away_for_longer_than_a_certificate_lives(
+    ca: Ca, visitor: Visitor, domain: str, watch: Watch
+) -> None:
+    """What is stored is served for as long as it is valid; a new one is there as soon as the authority is back."""
+    url = f"https://{NAME}.{domain}/"
+
+    def seconds_left() -> float:
+        end = re.search(r"Not After : (.*)", visitor.certificate(f"{NAME}.{domain}"))[1]
+        return datetime.strptime(end, "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC).timestamp() - time.time()
+
+    with watch.of("authority away for longer than a certificate lives (90 s)", within=120):
+        # Not the container, which is the name server as well.
+        ca.exec("pkill", "-STOP", "-x", "pebble").expect()
+        try:
+            valid = seconds_left()
+            away = time.monotonic()
+            while time.monotonic() - away < valid - 3:
+                assert visitor.get(url).status == 200
+                time.sleep(1)
+            until("it is too old", lambda: time.monotonic() - away > valid + 1)
+        finally:
+            ca.exec("pkill", "-CONT", "-x", "pebble").expect()
+        until("a newcomer is served again", lambda: visitor.get(url).status == 200, within=30)
+    assert watch.reconnected == 0
+
+
+# Many.
+
+
+def test_many_clients_come_back(world: World, host: Host, web: Web, watch: Watch) -> None:
+    """150 tunnels of 15 machines, whose host restarts; clients retry each second."""
+    machines, clients = 15, 10
+    loop = "while true; do {ssh} -NR 0:{web} tunnel@{host}; sleep 1; done &\n"
+
+    def tunnels() -> int:
+        lines = host.inside("proxme-tunnel-sshd", "ss", "-Hltn", "src", "127.0.0.1").stdout.splitlines()
+        return len([line for line in lines if not line.split()[3].endswith(":53")])
+
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(world.client(f"many-{number}")) for number in range(machines)]
+        for machine in crowd:
+            ssh = " ".join(["ssh", *machine.options(), RECIPE])
+            machine.write("/run/loops", loop.format(ssh=ssh, web=web, host=machine.host) * clients + "wait\n")
+            machine.spawn("sh", "-c", "sh /run/loops >/run/log 2>&1")
+        until("all tunnels are up", lambda: tunnels() >= machines * clients, within=120, every=0.5)
+        host.reboot()
+        until(
+            "sshd listens",
+            lambda: "SSH" in host.exec("bash", "-c", "head -c 4 </dev/tcp/127.0.0.1/2222").stdout,
+            within=60,
+        )
+        up = time.monotonic()
+        until("all tunnels are back", lambda: tunnels() >= machines * clients, within=120, every=0.5)
+        watch.ledger.append(
+            ("150 tunnels after a restart of the machine, since sshd is up", 0, time.monotonic() - up, 150)
+        )
+        assert time.monotonic() - up < 30
