@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # What a host holds, one thing a line: its files with their content's hash, accounts, packages, services, listening
-# ports, links, routes and firewall rules. Two lists of a host that was left as it was found are the same.
+# ports, links, routes, firewall rules, and what its Docker has. Two lists of a host that was left as it was found are the same.
 # Left out is what changes by itself, and what Debian's packages of Docker leave behind when they are removed: a group,
 # an empty folder, and until the next boot the bridge docker0 with the rules that lead to it.
 set -u
@@ -15,12 +15,18 @@ find /etc /opt /root /srv /usr/local /var/lib /var/spool /home -xdev \
 sort /etc/passwd /etc/group | grep -v '^docker:' | sed 's/^/account /'
 dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' | grep '^ii' | sed 's/^ii */package /'
 systemctl list-unit-files --state=enabled --no-legend --plain | sed 's/ .*//; s/^/enabled /'
-# 127.0.0.11 is the outer engine's, with new ports at each start.
-ss -Hlntu | grep -v 127.0.0.11 | awk '{ print "listens", $1, $5 }' | sort -u
-ip -o link show | awk '{ print "link", $2 }' | sed 's/@.*//' | grep -v -e ' eth' -e ' docker0:'
+# 127.0.0.11 is the outer engine's; it and containerd have new ports at each start.
+ss -Hlntup | grep -v -e 127.0.0.11 -e '"containerd"' | awk '{ print "listens", $1, $5 }' | sort -u
+ip -o link show | awk '{ print "link", $2 }' | sed 's/@.*//' | grep -v -e ' eth' -e ' veth' -e ' docker0:'
 ip route show | grep -v 'dev docker0' | sed 's/^/route /; s/ *$//'
 iptables-save 2>/dev/null | grep '^-A' | sed 's/^/rule /' |
     grep -v -E -e '127\.0\.0\.11|DOCKER_(OUTPUT|POSTROUTING)' \
         -e '-A (FORWARD|DOCKER-USER|DOCKER-ISOLATION-STAGE-[12]) |-j (DOCKER|RETURN)$|! -o docker0 -j MASQUERADE$'
+if command -v docker >/dev/null; then
+    docker ps --all --no-trunc --format 'container {{.ID}} {{.Names}} {{.Image}} {{.State}}'
+    docker network ls --no-trunc --format 'network {{.Name}}' | grep -vE ' (bridge|host|none)$'
+    docker volume ls --format 'volume {{.Name}}'
+    docker images --no-trunc --format 'image {{.Repository}}:{{.Tag}} {{.ID}}'
+fi
 # The last command found nothing: that is no failure.
 true

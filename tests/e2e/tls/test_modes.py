@@ -455,9 +455,9 @@ def test_a_key_for_a_zone_of_challenges_alone(
     operator: Operator, scenario: Scenario, visitor: Visitor, host: Host, domain: str
 ) -> None:
     """_acme-challenge is a CNAME into a zone that serves nothing else; the host has no key for the main one."""
-    change = f"zone {domain}\nupdate delete _acme-challenge.{domain}\n"
+    change = f"server 127.0.0.1\nzone {domain}\nupdate delete _acme-challenge.{domain}\n"
     change += f"update add _acme-challenge.{domain} 5 CNAME proxme.challenges.example.\nsend\n"
-    Container(scenario.dns).exec("nsupdate", "-l", stdin=change.encode()).expect()
+    Container(scenario.dns).exec("nsupdate", "-k", "/run/named/session.key", stdin=change.encode()).expect()
     operator.run(variables=provider(scenario, "challenges")).expect()
     before = serial(visitor, domain)
     renew(host)
