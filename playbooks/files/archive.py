@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pack the data of a tunnel host into an encrypted archive, or read one and say what is wrong with it.
+
+Runs on the control node (backup.yml, restore.yml). The archive is what `ansible-vault encrypt` makes, so that
+`ansible-vault view` shows it; inside is a JSON object: "format", "domain", "made" (time in UTC), and "tar", the gzipped
+tar of the folder proxme-tunnel in base64.
+
+archive.py pack reads a JSON object with passphrase, file, domain, made and tar, and writes the file, which only its
+owner may read. archive.py unpack reads one with passphrase, file and domain, and writes one:
+
+    problems  sentences about what is wrong; if there are any, nothing else is there
+    made      when it was packed
+    host_key  the host's public ed25519 key
+    tar       as above
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import pathlib
+import posixpath
+import sys
+import tarfile
+from typing import Any
+
+from ansible.parsing.vault import AnsibleVaultError, VaultLib, VaultSecret
+
+FORMAT = 1
+FOLDER = "proxme-tunnel"
+HOST_KEY = f"{FOLDER}/sshd_tunnel/ssh_host_ed25519_key"
+
+
+class NoArchiveError(Exception):
+    """The file can not be restored; its text says why, and what to do."""
+
+
+def vault(passphrase: str) -> VaultLib:
+    """What encrypts with a passphrase."""
+    return VaultLib([("default", VaultSecret(passphrase.encode()))])
+
+
+def pack(given: dict[str, str]) -> None:
+    """Write the archive. A file of that name is never overwritten."""
+    content = {"format": FORMAT, **{key: given[key] for key in ("domain", "made", "tar")}}
+    encrypted = vault(given["passphrase"]).encrypt(json.dumps(content))
+    path = pathlib.Path(given["file"])
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    os.umask(0o077)
+    with part.open("wb") as output:
+        output.write(encrypted)
+        output.flush()
+        os.fsync(output.fileno())
+    path.hardlink_to(part)
+    part.unlink()
+
+
+def stays_inside(member: tarfile.TarInfo) -> bool:
+    """Whether a member is a file, folder or link that neither lies nor leads out of the folder."""
+    places = [member.name]
+    if member.issym():
+        places.append(posixpath.join(posixpath.dirname(member.name), member.linkname))
+    known = member.isreg() or member.isdir() or member.issym()
+    return known and all(posixpath.normpath(place).split("/")[0] == FOLDER for place in places)
+
+
+def unpack(given: dict[str, str]) -> dict[str, Any]:
+    """Return what the module's docstring says. Raises NoArchiveError."""
+    name = f'The archive "{given["file"]}"'
+    try:
+        encrypted = pathlib.Path(given["file"]).read_bytes()
+    except OSError as error:
+        said = f"can not be read ({error.strerror}). Write the path of one that backup.yml made."
+        raise NoArchiveError(f"{name} {said}") from None
+    try:
+        content = json.loads(vault(given["passphrase"]).decrypt(encrypted))
+        found = (content["format"], content["domain"], content["made"], content["tar"])
+    except AnsibleVaultError:
+        raise NoArchiveError(
+            f"{name} can not be decrypted: the passphrase is another one, or the file is damaged or no archive. Give "
+            "the passphrase that backup.yml had, or take another archive."
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise NoArchiveError(f"{name} holds something else. Take one that backup.yml made.") from None
+    if found[0] != FORMAT:
+        raise NoArchiveError(
+            f"{name} has format {found[0]}, and this version reads {FORMAT}. Use the version it is of."
+        )
+    if found[1] != given["domain"]:
+        raise NoArchiveError(f"{name} is of {found[1]}, and this host is {given['domain']}. Take one of this domain.")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(found[3], validate=True)), mode="r:gz") as tar:
+            outside = [member.name for member in tar if not stays_inside(member)]
+            key = tar.extractfile(f"{HOST_KEY}.pub")
+            host_key = key.read().decode() if key else ""
+    except (tarfile.TarError, ValueError, EOFError, OSError, KeyError):
+        raise NoArchiveError(f"{name} holds no data of a tunnel host. Take one that backup.yml made.") from None
+    if outside:
+        raise NoArchiveError(f"{name} holds {outside[0]}, which lies or leads out of the data. Take another one.")
+    return {"problems": [], "made": found[2], "host_key": host_key.strip(), "tar": found[3]}
+
+
+def main() -> None:
+    """Do what the command line says."""
+    given = json.load(sys.stdin)
+    if sys.argv[1] == "pack":
+        pack(given)
+        return
+    try:
+        answer = unpack(given)
+    except NoArchiveError as error:
+        answer = {"problems": [str(error)]}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
