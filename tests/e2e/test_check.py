@@ -49,6 +49,7 @@ def test_all_is_well(scenario: Scenario, inventory: pathlib.Path, host: Host, do
     assert "shows the stored host keys." in run.output
     assert "Ports that answer: 80, 443, 2222." in run.output
     assert "Not tested" not in run.output
+    assert "not trusted" not in run.output
     assert run.changed == []
     assert host.containers().keys() == before
 
