@@ -257,3 +257,54 @@ def test_the_sockets_of_nginx_are_for_nginx_and_caddy(host: Host) -> None:
     assert listed.split()[:3] == ["770", "33", "33"]
     sockets = host.inside("proxme-tunnel-nginx", "ls", "/run/tunnel").expect().stdout.split()
     assert sorted(sockets) == ["ask.sock", "visitors.sock"]
+
+
+# The numbers are those of section 5 of the CIS Docker Benchmark v1.6.0 and v1.8.0. The tests above show 5.4 to 5.6, 5.9
+# to 5.11, 5.13, 5.16 to 5.18, 5.21, 5.26, 5.29 and 5.32. What we don't follow:
+#   5.7   sshd in a container: it is what this host is for.
+#   5.8   privileged ports: 80 and 443 are where visitors come.
+#   5.12  CPU shares: all have the same, so none can be starved by another; a host runs nothing else.
+#   5.14  published on all interfaces: visitors and clients come by each of them.
+#   5.15  not on-failure:5: a tunnel host that has failed five times shall still come back. We have unless-stopped.
+#   5.19  ulimits: only sshd's descriptors need one of their own (test_a_connection_of_sshd_has_only_so_many…).
+#   5.23, 5.24, 5.28 are about what people type.
+HEALTH_CHECKED = {"names", "nginx"}  # 5.27: the others end by themselves when they fail, and are started again
+
+
+def test_the_engine_is_no_part_of_a_swarm(host: Host) -> None:
+    """CIS 5.1."""
+    assert host.docker("info", "--format={{.Swarm.LocalNodeState}}").expect().stdout.strip() == "inactive"
+
+
+@each
+def test_docker_confines_it_as_it_does_by_default(host: Host, name: str) -> None:
+    """CIS 5.2 (AppArmor), 5.3 (SELinux), 5.22 (seccomp): nothing is switched off. 5.31: no user namespace is shared."""
+    config = inspect(host, name)["HostConfig"]
+    assert set(config["SecurityOpt"]) <= {"no-new-privileges", "no-new-privileges:true"}
+    assert config["UsernsMode"] != "host"
+    # The kernel says that Docker's seccomp filter is there.
+    assert {status["Seccomp"] for status in processes(host, name)} == {"2"}
+
+
+@each
+def test_its_mounts_do_not_reach_the_host(host: Host, name: str) -> None:
+    """CIS 5.20."""
+    assert {mount["Propagation"] for mount in inspect(host, name)["Mounts"]} <= {"", "private", "rprivate"}
+
+
+@each
+def test_its_control_group_is_the_engines_choice(host: Host, name: str) -> None:
+    """CIS 5.25."""
+    assert inspect(host, name)["HostConfig"]["CgroupParent"] == ""
+
+
+@each
+def test_docker_looks_at_its_health_where_it_can_live_on_in_vain(host: Host, name: str) -> None:
+    """CIS 5.27."""
+    assert ("Health" in inspect(host, name)["State"]) == (name in HEALTH_CHECKED)
+
+
+@each
+def test_only_the_holder_is_on_the_default_network(host: Host, name: str) -> None:
+    """CIS 5.30. The holder must be: on any other network Docker's own resolver would answer for names."""
+    assert ("bridge" in inspect(host, name)["NetworkSettings"]["Networks"]) == (name == "pod")

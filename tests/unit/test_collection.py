@@ -68,6 +68,8 @@ def test_the_installed_collection_runs_by_its_full_name(run, root, installed, tm
     inventory.write_bytes((collection / "inventory.example").read_bytes())
     arguments = ("proxme.tunnel.site", "-i", inventory)
     run("ansible-playbook", *arguments, "--syntax-check", cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed))
+    check = ("proxme.tunnel.check", "-i", inventory)
+    run("ansible-playbook", *check, "--syntax-check", cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed))
     listed = run("ansible-playbook", *arguments, "--list-tasks", cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed))
     for role in sorted(path.name for path in (root / "roles").iterdir() if path.is_dir()):
         assert role in listed.stdout, f"the installed playbook doesn't run the role {role}"

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What outside judges say of the host: ssh-audit of the ssh port."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from world import Scenario, Visitor, World
+
+# What ssh-audit objects to, and why it is there all the same: Dropbear has no other MACs ("encrypt-and-MAC").
+ACCEPTED = {"hmac-sha2-256", "hmac-sha2-512"}
+
+
+@pytest.fixture(scope="module")
+def judge(scenario: Scenario) -> Iterator[Visitor]:
+    """A visitor who has the judges."""
+    with World(scenario).with_image("audits").visitor("judge") as judge:
+        yield judge
+
+
+def test_ssh_audit_objects_to_nothing_that_is_not_explained(judge: Visitor, domain: str) -> None:
+    # Its test of rates looks for DHEat, an attack by finite-field Diffie-Hellman, which is not offered at all; how many
+    # connections one address may begin is shown in test_attacks.py. Codes 2 and 3 are for warnings and failures.
+    command = ("ssh-audit", "--json", "--skip-rate-test", "--port", "2222", domain)
+    report = json.loads(judge.exec(*command).expect(0, 2, 3).stdout)
+    assert report["enc"][0]["algorithm"] == "aes128-gcm@openssh.com"
+    assert {found["algorithm"] for found in report["key"]} == {"ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"}
+    assert not [found for found in report["kex"] if found["algorithm"].startswith("diffie-hellman")]
+    objections = {
+        found["algorithm"]: notes
+        for kind in ("kex", "key", "enc", "mac")
+        for found in report[kind]
+        if (notes := {level: said for level, said in found["notes"].items() if level in ("warn", "fail")})
+    }
+    wanted = {algorithm: {"warn": ["using encrypt-and-MAC mode"]} for algorithm in ACCEPTED}
+    assert objections == wanted
+    assert report["cves"] == []
