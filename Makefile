@@ -17,6 +17,9 @@ setup: .venv/ready ## Make .venv, and have a Docker engine
 test: setup ## Run everything; ONLY=default one scenario, E2E='-k name' some of its tests, KEEP=1 keeps it
 	pytest -o verbosity_subtests=1 $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios)
 
+test-slow: setup ## Run what is too slow for each change: the images of all DNS providers
+	pytest tests/slow
+
 lint: venv ## Run the linters
 	pytest tests/unit/test_lint.py
 
@@ -36,4 +39,4 @@ clean: ## Remove the scenarios, the test images and .venv
 	@if [ -e .venv/ready ]; then python tools/demo.py clean; fi
 	rm -rf .venv .cache .pytest_cache .ruff_cache build
 
-.PHONY: help venv setup test lint unit demo demo-down bench clean
+.PHONY: help venv setup test test-slow lint unit demo demo-down bench clean
