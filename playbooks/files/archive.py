@@ -27,7 +27,8 @@ import sys
 import tarfile
 from typing import Any
 
-from ansible.parsing.vault import AnsibleVaultError, VaultLib, VaultSecret
+from ansible.errors import AnsibleError
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 FORMAT = 1
 FOLDER = "proxme-tunnel"
@@ -79,7 +80,7 @@ def unpack(given: dict[str, str]) -> dict[str, Any]:
     try:
         content = json.loads(vault(given["passphrase"]).decrypt(encrypted))
         found = (content["format"], content["domain"], content["made"], content["tar"])
-    except AnsibleVaultError:
+    except AnsibleError:
         raise NoArchiveError(
             f"{name} can not be decrypted: the passphrase is another one, or the file is damaged or no archive. Give "
             "the passphrase that backup.yml had, or take another archive."
