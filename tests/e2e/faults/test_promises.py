@@ -167,13 +167,27 @@ def test_the_resolver_is_gone(host: Host, client: Client, web: Web, watch: Watch
 
 def test_the_disk_is_full(host: Host, client: Client, web: Web, visitor: Visitor, domain: str, watch: Watch) -> None:
     """The data folder's file system. Open tunnels go on; new certificates are there once there is room again."""
+    # Not one that an earlier run got a certificate for.
+    name = f"guest-full-{time.time_ns():x}"
+    url = f"https://{name}.{domain}/"
+
+    def fill() -> None:
+        host.shell(f"head -c 100m /dev/zero >>{DATA}/filler; df {DATA} | grep 100%").expect()
+
+    def refused_for_want_of_space() -> bool:
+        """A visitor gets no certificate, and Caddy says why."""
+        # Again each time: what others delete meanwhile makes room.
+        fill()
+        assert visitor.get(url).status == 0
+        log = host.docker("logs", "--since=60s", "proxme-tunnel-caddy").expect().output
+        assert "no space left" in log, log[-4000:]
+        return True
+
     with small_data(host):
         with watch.of("full disk, for as long as it was full"):
-            host.shell(f"head -c 100m /dev/zero >{DATA}/filler; df {DATA} | grep 100%").expect()
-            with client.tunnel("guest-full:80", to=web):
-                url = f"https://guest-full.{domain}/"
-                assert visitor.get(url).status == 0
-                until("Caddy says why", lambda: "no space left" in host.docker("logs", "proxme-tunnel-caddy").output)
+            fill()
+            with client.tunnel(f"{name}:80", to=web):
+                until("no certificate, and the reason in the log", refused_for_want_of_space, within=30)
                 host.exec("rm", f"{DATA}/filler").expect()
                 until("it has a certificate", lambda: visitor.get(url).status == 200, within=30)
         assert (watch.failed, watch.reconnected) == (0, 0)
