@@ -171,23 +171,20 @@ def test_the_disk_is_full(host: Host, client: Client, web: Web, visitor: Visitor
     name = f"guest-full-{time.time_ns():x}"
     url = f"https://{name}.{domain}/"
 
-    def fill() -> None:
-        host.shell(f"head -c 100m /dev/zero >>{DATA}/filler; df {DATA} | grep 100%").expect()
-
-    def refused_for_want_of_space() -> bool:
-        """A visitor gets no certificate, and Caddy says why."""
+    def asked_in_vain() -> bool:
+        """A visitor gets no certificate, though Caddy tries to get one."""
         # Again each time: what others delete meanwhile makes room.
-        fill()
+        host.shell(f"head -c 100m /dev/zero >>{DATA}/filler; df {DATA} | grep 100%").expect()
         assert visitor.get(url).status == 0
+        # Whether the reason is in the log as well depends on what failed: of the first file that it writes, Caddy says
+        # nothing there. So the operator learns it from check.yml.
         log = host.docker("logs", "--since=60s", "proxme-tunnel-caddy").expect().output
-        assert "no space left" in log, log[-4000:]
-        return True
+        return any("obtaining new certificate" in line and name in line for line in log.splitlines())
 
     with small_data(host):
         with watch.of("full disk, for as long as it was full"):
-            fill()
             with client.tunnel(f"{name}:80", to=web):
-                until("no certificate, and the reason in the log", refused_for_want_of_space, within=30)
+                until("Caddy tries in vain to get a certificate", asked_in_vain, within=30)
                 host.exec("rm", f"{DATA}/filler").expect()
                 until("it has a certificate", lambda: visitor.get(url).status == 200, within=30)
         assert (watch.failed, watch.reconnected) == (0, 0)
