@@ -182,11 +182,10 @@ def test_the_disk_is_full(host: Host, client: Client, web: Web, visitor: Visitor
         return any("obtaining new certificate" in line and name in line for line in log.splitlines())
 
     with small_data(host):
-        with watch.of("full disk, for as long as it was full"):
-            with client.tunnel(f"{name}:80", to=web):
-                until("Caddy tries in vain to get a certificate", asked_in_vain, within=30)
-                host.exec("rm", f"{DATA}/filler").expect()
-                until("it has a certificate", lambda: visitor.get(url).status == 200, within=30)
+        with watch.of("full disk, for as long as it was full"), client.tunnel(f"{name}:80", to=web):
+            until("Caddy tries in vain to get a certificate", asked_in_vain, within=30)
+            host.exec("rm", f"{DATA}/filler").expect()
+            until("it has a certificate", lambda: visitor.get(url).status == 200, within=30)
         assert (watch.failed, watch.reconnected) == (0, 0)
 
 
