@@ -199,7 +199,7 @@ def judge_containers(report: Report, host: dict[str, Any], now: datetime.datetim
             f"Docker does not answer: {host['engine']}. Run `systemctl start docker` on the host."
         )
         return
-    wanted = [f"proxme-tunnel-{name}" for name in ("pod", "names", "sshd", "nginx", "caddy")]
+    wanted = [f"proxme-tunnel-{name}" for name in ("pod", "front", "names", "sshd", "nginx", "caddy")]
     wrong, old = False, {}
     for name in wanted:
         found = host["containers"].get(name)

@@ -30,7 +30,7 @@ from typing import Any
 
 DATA = pathlib.Path("/var/lib/proxme-tunnel")
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-NAMES = ("pod", "names", "sshd", "nginx", "caddy")
+NAMES = ("pod", "front", "names", "sshd", "nginx", "caddy")
 
 
 def said_by(*command: str) -> str:

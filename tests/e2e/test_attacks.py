@@ -534,7 +534,7 @@ def test_nothing_outside_can_be_reached_from_the_tunnels_namespace(
 ) -> None:
     """Not the host, not its other containers, not the network it is in. Cure: the filter's chain `out`."""
     network = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
-    caddy, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-caddy").expect().stdout.split()
+    caddy, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-front").expect().stdout.split()
     _, bridge = host.docker("inspect", f"--format={network}", POD).expect().stdout.split()
     targets = [
         *(f"tcp:{address}:9000" for address in (bridge, gateway, scenario.host_address)),

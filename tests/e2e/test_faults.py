@@ -16,7 +16,7 @@ import yaml
 from playbook import ROOT, Operator
 from world import Client, Host, Scenario, Visitor, Web, World, until
 
-CONTAINERS = ["pod", "names", "sshd", "nginx", "caddy"]
+CONTAINERS = ["pod", "names", "sshd", "nginx", "front", "caddy"]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import pytest
 from playbook import ROOT, Operator, Run
 from world import Client, Host, Scenario, Visitor, Web, World
 
-CONTAINERS = ("pod", "names", "sshd", "nginx", "caddy")
+CONTAINERS = ("pod", "names", "sshd", "nginx", "front", "caddy")
 
 
 @pytest.fixture(scope="module")

@@ -227,7 +227,12 @@ class Host(Container):
 
     def all_healthy(self) -> bool:
         """Whether every container of ours runs and, where it has a health check, is healthy."""
-        ours = {name: status for name, status in self.containers().items() if name.startswith("proxme-tunnel-")}
+        ours = {
+            name: status
+            for name, status in self.containers().items()
+            # Those that were replaced have ended, or will.
+            if name.startswith("proxme-tunnel-") and "-old-" not in name
+        }
         return bool(ours) and all(
             status.startswith("Up") and not re.search("unhealthy|starting|Restarting", status)
             for status in ours.values()
@@ -688,9 +693,12 @@ class Visitor(Container):
         return [float(line) for line in result.stdout.split()]
 
     @contextmanager
-    def visits(self, url: str, *, every: float = 0.05) -> Iterator[Visits]:
-        """Visit a URL again and again, `every` so many seconds, for as long as the `with` block lasts."""
-        with self._visits("knock.py", url, str(every)) as visits:
+    def visits(self, url: str, *, every: float = 0.05, new: bool = False) -> Iterator[Visits]:
+        """Visit a URL again and again, `every` so many seconds, for as long as the `with` block lasts.
+
+        The connection is kept, or a `new` one is made for each visit.
+        """
+        with self._visits("knock.py", url, str(every), *(["new"] if new else [])) as visits:
             yield visits
 
     @contextmanager

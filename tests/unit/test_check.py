@@ -58,7 +58,7 @@ def well() -> dict[str, Any]:
             "time": NOW.timestamp() - 1,
             "addresses": [ADDRESS],
             "containers": {
-                f"proxme-tunnel-{name}": dict(container) for name in ("pod", "names", "sshd", "nginx", "caddy")
+                f"proxme-tunnel-{name}": dict(container) for name in ("pod", "front", "names", "sshd", "nginx", "caddy")
             },
             "engine": "",
             "keys": [KEY],

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Print who is connected to the container of sshd, as the kernel knows it; runs on the tunnel host as root.
+"""Print who is connected to sshd, as the kernel knows it; runs on the tunnel host as root.
 
 Usage: connections.py CONTAINER PASSWD
 
-PASSWD is the file with the accounts. Output: a JSON list of
-{"account", "from" (address), "since" (UTC), "process" (id on the host), "forwards" (["8080", "blog:80"]), "summary"}.
+CONTAINER is the container of sshd; those that it replaced (CONTAINER-old-…) are looked at as well. PASSWD is the file
+with the accounts. Output: a JSON list of {"container", "account", "from" (address), "since" (UTC),
+"process" (id on the host), "forwards" (["8080", "blog:80"]), "summary"}.
 A name is its address's hash, so it is looked up among those that connections asked for (sshd's log); an address whose
 name is no longer in the log is shown as it is.
 """
@@ -85,6 +86,13 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def containers(container: str) -> list[str]:
+    """Return the running containers, the present one first."""
+    docker("top", container)  # Fails if it does not run.
+    names = docker("ps", "--format", "{{.Names}}").stdout.split()
+    return [container, *sorted(name for name in names if name.startswith(f"{container}-old-"))]
+
+
 def asked_names(container: str) -> dict[str, str]:
     """Return the names that connections asked for, by address."""
     log = docker("logs", container)
@@ -119,6 +127,14 @@ def main(container: str, passwd: str) -> list[dict]:
     for line in pathlib.Path(passwd).read_text().splitlines():
         name, _, uid = line.split(":")[:3]
         accounts[uid] = name
+    found = []
+    for name in containers(container):
+        found += connections(name, accounts)
+    return sorted(found, key=lambda connection: (connection["account"], connection["since"]))
+
+
+def connections(container: str, accounts: dict[str, str]) -> list[dict]:
+    """Return who is connected to one container."""
     names = asked_names(container)
     found = []
     for line in docker("top", container, "-eo", "pid,uid,comm").stdout.splitlines()[1:]:
@@ -142,15 +158,17 @@ def main(container: str, passwd: str) -> list[dict]:
         shown = ", ".join(forwards) or "nothing"
         found.append(
             {
+                "container": container,
                 "account": account,
                 "from": peers[0],
                 "since": when,
                 "process": int(pid),
                 "forwards": forwards,
-                "summary": f"{account} from {peers[0]} since {when} holds {shown}",
+                "summary": f"{account} from {peers[0]} since {when} holds {shown}"
+                + (f" (in the replaced {container})" if "-old-" in container else ""),
             }
         )
-    return sorted(found, key=lambda connection: (connection["account"], connection["since"]))
+    return found
 
 
 if __name__ == "__main__":

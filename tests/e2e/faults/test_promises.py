@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import pytest
 from world import Ca, Client, Host, Visit, Visitor, Visits, Web, World, until
 
-CONTAINERS = ["pod", "names", "sshd", "nginx", "caddy"]
+CONTAINERS = ["pod", "names", "sshd", "nginx", "front", "caddy"]
 NAME = "guest-steady"
 DATA = "/var/lib/proxme-tunnel"
 # As the recipes in docs/clients.md have it, but for the pause before the next try.
