@@ -223,7 +223,12 @@ def test_every_way_to_the_landing_page(visitor: Visitor, domain: str) -> None:
 def test_no_header_says_what_the_host_is_made_of(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
     """Neither on our own pages nor on those of a tunnel."""
     with client.tunnel("guest-x:80", to=web):
-        for url in (f"https://guest-x.{domain}/", f"https://{domain}/", f"http://{domain}/", f"http://guest-no.{domain}/"):
+        for url in (
+            f"https://guest-x.{domain}/",
+            f"https://{domain}/",
+            f"http://{domain}/",
+            f"http://guest-no.{domain}/",
+        ):
             answer = visitor.get(url, http="1.1")
             assert answer.status in (200, 308, 404), (url, answer.error)
             assert not {"server", "via", "x-powered-by"} & answer.headers.keys(), (url, answer.headers)
