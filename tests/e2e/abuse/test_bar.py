@@ -176,6 +176,8 @@ REFUSALS = {
     "another way to write a port": ({"tunnel_barred_names": ["08080"]}, "without the domain"),
     "no address": ({"tunnel_barred_addresses": ["example.com"]}, "Write addresses or networks"),
     "an IPv4 address as IPv6": ({"tunnel_barred_addresses": ["::ffff:192.0.2.7"]}, "Write addresses or networks"),
+    "a contact with a script": ({"tunnel_abuse_contact": "https://x/<script>"}, "Write an e-mail address"),
+    "a contact that is none": ({"tunnel_abuse_contact": "me"}, "Write an e-mail address"),
     "everybody": ({"tunnel_barred_addresses": ["0.0.0.0/0"]}, "Write addresses or networks"),
 }
 
