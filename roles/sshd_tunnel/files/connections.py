@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Print who is connected to sshd, as the kernel knows it; runs on the tunnel host as root.
 
-Usage: connections.py CONTAINER PASSWD
+Usage: connections.py CONTAINER PASSWD [BARRED]
 
 CONTAINER is the container of sshd; those that it replaced (CONTAINER-old-…) are looked at as well. PASSWD is the file
 with the accounts. Output: a JSON list of {"container", "account", "from" (address), "since" (UTC),
-"process" (id on the host), "forwards" (["8080", "blog:80"]), "summary"}.
+"process" (id on the host), "forwards" (["8080", "blog:80"]), "labels" (["8080", the address of a name]), "summary"}.
 A name is its address's hash, so it is looked up among those that connections asked for (sshd's log); an address whose
 name is no longer in the log is shown as it is.
+
+BARRED is a JSON object {"labels": ["guest-x", "8080"], "addresses": ["192.0.2.0/24"]}. With it the connections that
+hold such a label, or that come from there, are ended, and only those are printed.
 """
 
 from __future__ import annotations
@@ -17,13 +20,17 @@ import datetime
 import hashlib
 import ipaddress
 import json
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 from typing import NamedTuple
 
 SSH_PORT = 2222  # inside the container
+PATIENCE = 5  # seconds within which a process that was killed is gone
 FIRST_ID = 20000  # of the accounts' user ids
 ESTABLISHED, LISTENING = "01", "0A"
 
@@ -121,7 +128,35 @@ def forward(socket: Socket, names: dict[str, str]) -> str:
     return f"{names.get(socket.address, socket.address)}:{socket.port}"
 
 
-def main(container: str, passwd: str) -> list[dict]:
+def labels(own: list[Socket]) -> list[str]:
+    """Return what the listeners of a connection are to visitors: port labels, and addresses of names."""
+    listeners = [socket for socket in own if socket.state == LISTENING]
+    return sorted({str(s.port) if is_loopback(s.address) else s.address for s in listeners})
+
+
+def is_barred(connection: dict, barred: dict) -> bool:
+    """Whether a connection holds a barred label, or comes from a barred address."""
+    held_labels = {label if label.isdigit() else address_of_name(label) for label in barred["labels"]}
+    networks = [ipaddress.ip_network(address, strict=False) for address in barred["addresses"]]
+    origin = ipaddress.ip_address(connection["from"])
+    return bool(held_labels & set(connection["labels"])) or any(origin in network for network in networks)
+
+
+def end(connection: dict) -> None:
+    """End a connection, as its account's process is the one that holds it; say so if it does not end."""
+    process = pathlib.Path("/proc") / str(connection["process"])
+    try:
+        os.kill(connection["process"], signal.SIGKILL)
+    except ProcessLookupError:
+        return  # ended since
+    deadline = time.monotonic() + PATIENCE
+    while process.exists():
+        if time.monotonic() > deadline:
+            sys.exit(f"this connection does not end: {connection['summary']}")
+        time.sleep(0.05)
+
+
+def main(container: str, passwd: str, barred: str = "") -> list[dict]:
     """Return what the module's docstring says."""
     accounts = {}
     for line in pathlib.Path(passwd).read_text().splitlines():
@@ -130,7 +165,13 @@ def main(container: str, passwd: str) -> list[dict]:
     found = []
     for name in containers(container):
         found += connections(name, accounts)
-    return sorted(found, key=lambda connection: (connection["account"], connection["since"]))
+    found.sort(key=lambda connection: (connection["account"], connection["since"]))
+    if not barred:
+        return found
+    ended = [connection for connection in found if is_barred(connection, json.loads(barred))]
+    for connection in ended:
+        end(connection)
+    return ended
 
 
 def connections(container: str, accounts: dict[str, str]) -> list[dict]:
@@ -164,6 +205,7 @@ def connections(container: str, accounts: dict[str, str]) -> list[dict]:
                 "since": when,
                 "process": int(pid),
                 "forwards": forwards,
+                "labels": labels(own),
                 "summary": f"{account} from {peers[0]} since {when} holds {shown}"
                 + (f" (in the replaced {container})" if "-old-" in container else ""),
             }

@@ -5,7 +5,7 @@ local settings = require "settings"
 local pages = {}
 
 local texts = {}
-for _, name in ipairs { "nobody", "crowded", "down", "silent" } do
+for _, name in ipairs { "nobody", "barred", "crowded", "down", "silent" } do
   local file = assert(io.open("/etc/proxme-tunnel/pages/" .. name .. ".html"))
   texts[name] = file:read "*a"
   file:close()

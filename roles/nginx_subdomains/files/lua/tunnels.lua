@@ -40,12 +40,18 @@ function tunnels.label_of(host)
   return settings.domains[host]
 end
 
+-- Whether the operator has barred a label.
+function tunnels.is_barred(label)
+  return settings.barred[plain(label)] or false
+end
+
 -- Returns { address, port, scheme, source, localhost } or nil where nobody holds the label.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
 --   localhost  what the service is told as Host when the visitor asked for "--local".
 function tunnels.find(label)
   local name, mended = plain(label)
   local random = math.random
+  if settings.barred[name] then return nil end
   local port = port_of(name)
   if port then
     if not listeners.has("127.0.0.1", port) then return nil end

@@ -36,6 +36,7 @@ function visit.route()
   local label = tunnels.label_of(ngx.var.host)
   if not label then return ngx.exit(404) end
   ngx.var.label = label
+  if tunnels.is_barred(label) then return ngx.exit(410) end
   local tunnel = tunnels.find(label)
   if not tunnel then return ngx.exit(404) end
   -- The front end says "plain" while it has no certificate yet.
