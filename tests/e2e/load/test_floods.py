@@ -109,6 +109,7 @@ BOMBS = {
     "many": "20,000 headers",
     "huge": "a header of 4 MB",
     "long": "a header of 100 KB",
+    "uri": "a path of 100 KB",
 }
 
 
