@@ -152,6 +152,7 @@ def bomb(kind: str) -> object:
 
 
 if sys.argv[2:3] == ["bomb"]:
-    print(json.dumps(bomb(sys.argv[3])))
+    # In one piece, as several may write to one pipe.
+    sys.stdout.write(json.dumps(bomb(sys.argv[3])) + "\n")
 else:
     print(json.dumps([ask(request) for request in json.load(sys.stdin)]))
