@@ -37,7 +37,7 @@ from rich.table import Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
-from world import Client, Container, Host, Result, Scenario, Visitor, World, run, until  # noqa: E402
+from world import Client, Container, Host, Meter, Result, Scenario, Visitor, World, run, until  # noqa: E402
 
 POD, SSHD, NGINX, CADDY = (f"proxme-tunnel-{part}" for part in ("pod", "sshd", "nginx", "caddy"))
 PAGE, SINK = "guest-bench", "guest-bench-sink"
@@ -77,41 +77,6 @@ def say(text: str) -> None:
 def address_of(name: str) -> str:
     """The loopback address that a tunnel's name is (names.lua computes the same)."""
     return str(ipaddress.IPv6Address(b"\xfd\x74" + hashlib.sha256(name.encode()).digest()[:14]))
-
-
-class Meter:
-    """What the host's containers use, read in their control groups (version 1 or 2) all at once."""
-
-    def __init__(self, host: Host, *containers: str) -> None:
-        """Read for these containers; make a new one after one of them was restarted."""
-        self.host = host
-        self.containers = containers
-        self._cpu: list[str] = []
-        self._memory: list[str] = []
-        for container in containers:
-            process = host.main_process(container)
-            lines = [line.split(":", 2) for line in host.read(f"/proc/{process}/cgroup").splitlines()]
-            groups = {controller: path for _, controllers, path in lines for controller in controllers.split(",")}
-            if "memory" in groups:
-                self._cpu.append(f"/sys/fs/cgroup/cpuacct{groups['cpuacct']}/cpuacct.usage")
-                self._memory.append(f"/sys/fs/cgroup/memory{groups['memory']}/memory.stat")
-            else:
-                self._cpu.append(f"/sys/fs/cgroup{groups['']}/cpu.stat")
-                self._memory.append(f"/sys/fs/cgroup{groups['']}/memory.stat")
-
-    def cpu(self) -> float:
-        """Seconds of processor time that all of them used so far, together."""
-        if not self._cpu:
-            return 0.0
-        text = self.host.exec("cat", *self._cpu).expect().stdout
-        microseconds = re.findall(r"^usage_usec (\d+)$", text, re.MULTILINE)
-        return sum(map(int, microseconds)) / 1e6 if microseconds else sum(map(int, text.split())) / 1e9
-
-    def anonymous(self) -> dict[str, int]:
-        """Bytes of anonymous memory (without page cache) of each."""
-        text = self.host.exec("cat", *self._memory).expect().stdout
-        sizes = re.findall(r"^(?:anon|total_rss) (\d+)$", text, re.MULTILINE)
-        return dict(zip(self.containers, map(int, sizes), strict=True))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ All go through the command line of Docker, as a person would. Times are seconds.
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import json
 import pathlib
@@ -173,10 +174,14 @@ class Container:
 
     def link(self, *, up: bool) -> None:
         """Take its link down or up; what it sends while the link is down is lost, and no connection is told."""
+        self.network(f"ip link set eth0 {'up' if up else 'down'}")
+
+    def network(self, script: str) -> None:
+        """Run a shell script in its network, as one who may change that."""
         run(
             *("docker", "run", "--rm", f"--network=container:{self.name}", "--cap-add=NET_ADMIN"),
             *(run("docker", "inspect", "--format={{.Config.Image}}", self.name).expect().stdout.strip(),),
-            *("ip", "link", "set", "eth0", "up" if up else "down"),
+            *("sh", "-ec", script),
         ).expect()
 
     def remove(self) -> None:
@@ -271,6 +276,41 @@ class Host(Container):
         )
 
 
+class Meter:
+    """What the host's containers use, read in their control groups (version 1 or 2) all at once."""
+
+    def __init__(self, host: Host, *containers: str) -> None:
+        """Read for these containers; make a new one after one of them was restarted."""
+        self.host = host
+        self.containers = containers
+        self._cpu: list[str] = []
+        self._memory: list[str] = []
+        for container in containers:
+            process = host.main_process(container)
+            lines = [line.split(":", 2) for line in host.read(f"/proc/{process}/cgroup").splitlines()]
+            groups = {controller: path for _, controllers, path in lines for controller in controllers.split(",")}
+            if "memory" in groups:
+                self._cpu.append(f"/sys/fs/cgroup/cpuacct{groups['cpuacct']}/cpuacct.usage")
+                self._memory.append(f"/sys/fs/cgroup/memory{groups['memory']}/memory.stat")
+            else:
+                self._cpu.append(f"/sys/fs/cgroup{groups['']}/cpu.stat")
+                self._memory.append(f"/sys/fs/cgroup{groups['']}/memory.stat")
+
+    def cpu(self) -> float:
+        """Seconds of processor time that all of them used so far, together."""
+        if not self._cpu:
+            return 0.0
+        text = self.host.exec("cat", *self._cpu).expect().stdout
+        microseconds = re.findall(r"^usage_usec (\d+)$", text, re.MULTILINE)
+        return sum(map(int, microseconds)) / 1e6 if microseconds else sum(map(int, text.split())) / 1e9
+
+    def anonymous(self) -> dict[str, int]:
+        """Bytes of anonymous memory (without page cache) of each."""
+        text = self.host.exec("cat", *self._memory).expect().stdout
+        sizes = re.findall(r"^(?:anon|total_rss) (\d+)$", text, re.MULTILINE)
+        return dict(zip(self.containers, map(int, sizes), strict=True))
+
+
 class Ca(Container):
     """Pebble, the CA of the scenario."""
 
@@ -322,6 +362,41 @@ class Web:
         scheme = "https" if "--tls" in options else "http"
         url = f"{scheme}://localhost:{self.port}/"
         until(f"{self.name} answers", lambda: self.container.exec("curl", "-sSfk", url).code == 0)
+
+
+class RawService:
+    """A local service that answers with any bytes, known to clients as `raw:80`."""
+
+    def __init__(self, container: Container) -> None:
+        """Start it there (inside/raw_service.py says what it does)."""
+        self._container = container
+        container.write("/run/raw_service.py", (INSIDE / "raw_service.py").read_bytes())
+        container.spawn("python3", "/run/raw_service.py", "80", "/run/raw")
+        until("the raw service answers", lambda: "plain" in container.exec("curl", "-s", "http://localhost/").stdout)
+
+    def __str__(self) -> str:
+        """How -R names it."""
+        return "raw:80"
+
+    def answers(self, name: str, *parts: bytes) -> None:
+        """Answer /`name` with these bytes, half a second apart."""
+        self._container.write(f"/run/raw/{name}", b"\n~\n".join(parts))
+
+    def requests(self) -> list[dict]:
+        """What it was asked so far: {"line": "GET / HTTP/1.1", "headers": [[name, value], ...]}."""
+        return [json.loads(line) for line in self._container.read("/run/raw/log").splitlines()]
+
+    def forget(self) -> None:
+        """Forget what it was asked."""
+        self._container.write("/run/raw/log", "")
+
+    def expect_only(self, line: str, name: str) -> None:
+        """Expect that it was asked nothing else than this (a pattern), for this name, and that nothing was smuggled."""
+        for request in self.requests():
+            assert re.fullmatch(line, request["line"]), request
+            headers = [(header.lower(), value) for header, value in request["headers"]]
+            assert [value for header, value in headers if header == "host"] == [name], request
+            assert "x-smuggled" not in dict(headers), request
 
 
 class Tunnel:
@@ -536,11 +611,15 @@ class Client(Container):
 
 @dataclass(frozen=True)
 class Visit:
-    """One of many visits: monotonic time of this machine, status (0: no answer), start of the body (or the reason)."""
+    """One of many visits: monotonic time of this machine, status (0: no answer), start of the body (or the reason).
+
+    `seconds` is how long it took, where the script that visits says so.
+    """
 
     time: float
     status: int
     body: str
+    seconds: float = 0
 
 
 class Visits:
@@ -733,6 +812,19 @@ class World:
         self.scenario = scenario
         self.host = Host(scenario.host)
         self.ca = Ca(scenario.ca)
+        self._taken = 0
+
+    def addresses(self, container: Container, count: int) -> list[str]:
+        """Give a container so many further addresses, from the end of the scenario's network."""
+        described = run("docker", "network", "inspect", "--format={{json .IPAM.Config}}", self.scenario.network)
+        subnet = ipaddress.ip_network(json.loads(described.expect().stdout)[0]["Subnet"])
+        # The last is the broadcast address.
+        first = self._taken + 2
+        self._taken += count
+        assert first + count < subnet.num_addresses - 256, "the engine hands out the first ones"
+        given = [str(subnet[-number]) for number in range(first, first + count)]
+        container.network("\n".join(f"ip address add {address}/{subnet.prefixlen} dev eth0" for address in given))
+        return given
 
     def with_image(self, name: str, **arguments: str) -> World:
         """The same world, whose containers have what tests/images/`name` adds to the tools' image.

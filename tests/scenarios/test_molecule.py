@@ -22,6 +22,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 # `demo` is tested by `make demo` itself.
 FOUND = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"demo"}
 SCENARIOS = sorted(FOUND, key=lambda name: (name != "default", name))
+# Too slow for each change: only `make test-slow` and ONLY run them.
+SLOW = {"load"}
 
 
 def steps(scenario: str) -> list[str]:
@@ -107,7 +109,12 @@ def scenarios() -> Iterator[dict[str, Scenario]]:
 
 @pytest.mark.scenario
 @pytest.mark.parametrize(
-    ("name", "step"), [pytest.param(name, step, id=f"{name}-{step}") for name in SCENARIOS for step in steps(name)]
+    ("name", "step"),
+    [
+        pytest.param(name, step, id=f"{name}-{step}", marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in SCENARIOS
+        for step in steps(name)
+    ],
 )
 def test_scenario(
     name: str,

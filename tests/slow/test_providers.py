@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/certbot_wildcard"
 FILES = ROLE / "files/certbot"

@@ -4,8 +4,9 @@
 
 The connection is kept until the host closes it, or is a new one for each visit with "new".
 
-Writes a line of JSON for each visit: {"time": monotonic seconds of this machine when the answer came, "status": 0 if
-there was no answer, "body": its first 200 characters, or the reason why there was none}.
+Writes a line of JSON for each visit: {"time": monotonic seconds of this machine when the answer came, "seconds": how
+long the visit took, "status": 0 if there was no answer, "body": its first 200 characters, or the reason why there was
+none}.
 """
 
 import http.client
@@ -31,6 +32,7 @@ def main() -> None:
             if connection and (new or select.select([connection.sock], [], [], 0)[0]):
                 connection.close()
                 connection = None
+            came = time.monotonic()
             try:
                 connection = connection or http.client.HTTPSConnection(url.netloc, timeout=3, context=context)
                 connection.request("GET", url.path or "/")
@@ -41,7 +43,9 @@ def main() -> None:
                 if connection:
                     connection.close()
                 connection = None
-            print(json.dumps({"time": time.monotonic(), "status": status, "body": body[:200]}), file=output)
+            now = time.monotonic()
+            line = {"time": now, "seconds": now - came, "status": status, "body": body[:200]}
+            print(json.dumps(line), file=output)
             time.sleep(every)
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who is there while others attack, and what it costs them."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from world import Host, Meter, Visitor, until
+
+PARTS = [f"proxme-tunnel-{part}" for part in ("names", "sshd", "nginx", "caddy")]
+HOLDERS = ["proxme-tunnel-pod", "proxme-tunnel-front"]
+MIB = 2**20
+ROWS: list[str] = []
+NOTES: list[str] = []
+
+
+@contextmanager
+def most_memory(meter: Meter) -> Iterator[dict[str, int]]:
+    """The most anonymous memory (bytes) of each container while the block lasts, looked at each second."""
+    most, over = meter.anonymous(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1):
+            most.update({part: max(size, most[part]) for part, size in meter.anonymous().items()})
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        watcher.join()
+
+
+@dataclass
+class Bystander:
+    """Somebody whose tunnel is visited while others attack: by one who stays connected, and by newcomers."""
+
+    host: Host
+    visitor: Visitor
+    url: str
+
+    def started(self) -> str:
+        """When each container was started."""
+        return self.host.docker("inspect", "--format={{.Name}} {{.State.StartedAt}}", *HOLDERS, *PARTS).expect().stdout
+
+    @contextmanager
+    def unharmed(self, attack: str, *, spare: int = 32 * MIB, within: float = 180) -> Iterator[dict[str, int]]:
+        """Expect that the attack in the block harms nobody.
+
+        All the bystander's visitors, twenty a second, are served, 99 of 100 in less than a second; no container ends;
+        the host listens where it did; and `within` seconds each container's memory is back, up to `spare` bytes (Caddy
+        gives memory back after two minutes). Yields the most memory of each so far.
+        """
+        started, listening, meter = self.started(), self.host.listening(), Meter(self.host, *PARTS)
+        idle = meter.anonymous()
+        with (
+            most_memory(meter) as most,
+            self.visitor.visits(self.url, every=0.1) as kept,
+            self.visitor.visits(self.url, every=0.1, new=True) as new,
+        ):
+            yield most
+            # Some attacks are over at once.
+            until("there were some visits", lambda: len(kept.since()) > 30, within=20)
+            visits = [*kept.since(), *new.since()]
+        failed = [visit for visit in visits if visit.status != 200 or "Hello from web." not in visit.body]
+        slowest = statistics.quantiles([visit.seconds for visit in visits], n=100)[98]
+
+        def rise(sizes: dict[str, int]) -> str:
+            part = max(PARTS, key=lambda part: sizes[part] - idle[part])
+            return f"{part.removeprefix('proxme-tunnel-')} {(sizes[part] - idle[part]) / MIB:.0f}"
+
+        assert not failed, failed[:5]
+        assert slowest < 1
+        assert self.started() == started
+        assert self.host.listening() == listening
+
+        def back() -> dict[str, int]:
+            now = meter.anonymous()
+            assert all(now[part] <= idle[part] + spare for part in PARTS), rise(now)
+            return now
+
+        now = until(f"the memory is back after: {attack}", back, within=within, every=1)
+        ROWS.append(f"| {attack} | {len(visits)} | {len(failed)} | {slowest * 1000:.0f} | {rise(most)} | {rise(now)} |")
