@@ -320,7 +320,7 @@ class Ca(Container):
 
     def api(self, path: str) -> str:
         """Answer of its management interface."""
-        url = f"https://pebble:15000/{path}"
+        url = f"https://localhost:15000/{path}"
         return self.exec("curl", "-sSf", "--cacert", "/srv/ca/root.pem", url).expect().stdout
 
     def orders(self) -> int:

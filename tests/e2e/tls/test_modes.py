@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import secrets
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -83,6 +85,69 @@ def tunnel(world: World, web: Web) -> Iterator[Tunnel]:
         yield keeper.tunnel(f"{NAME}:80", to=web)
 
 
+@dataclass(frozen=True)
+class Strict:
+    """A further CA, which registers nobody without the external account binding that it gave out."""
+
+    ca: Ca
+    binding: dict[str, str]
+    trusted: pathlib.Path
+
+    # Where overhear.py stands before it, and what that notes.
+    OVERHEARD = 14443
+    ORDERS = "/run/orders"
+
+    def directory(self, port: int = 14000) -> str:
+        """Address of its directory."""
+        return f"https://{self.ca.name.rpartition('-')[2]}:{port}/dir"
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What an operator writes who has the binding and wants a profile."""
+        return {
+            "tunnel_acme_directory": self.directory(self.OVERHEARD),
+            "tunnel_acme_ca_root": str(self.trusted),
+            "tunnel_acme_eab": self.binding,
+            "tunnel_acme_profile": "shortlived",
+        }
+
+    def orders(self) -> list[dict[str, Any]]:
+        """The orders that were sent to the port that is listened in to."""
+        return [json.loads(line) for line in self.ca.read(self.ORDERS).splitlines()]
+
+
+@contextmanager
+def strict_ca(world: World, name: str, folder: pathlib.Path) -> Iterator[Strict]:
+    """Such a CA, for as long as the `with` block lasts."""
+    binding = {"key_id": f"key-of-{name}", "mac_key": secrets.token_urlsafe(32)}
+    scenario = world.scenario
+    options = [f"--env=EAB={binding['key_id']}:{binding['mac_key']}", f"--env=CHALLENGES={scenario.dns_address}"]
+    start = f'exec ca {scenario.domain} {scenario.host_address} "$(hostname -i)"'
+    ca = Ca(world.container(name, *options, command=["sh", "-c", start]))
+    try:
+        until("the CA answers", ca.root)
+        trusted = folder / f"{name}.pem"
+        trusted.write_text(ca.read("/srv/ca/root.pem"))
+        with ca.background("overhear.py", str(Strict.OVERHEARD), Strict.ORDERS):
+            yield Strict(ca, binding, trusted)
+    finally:
+        ca.remove()
+
+
+@pytest.fixture(scope="module")
+def one(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
+    """The operator's first CA in some tests."""
+    with strict_ca(world, "one", tmp_path_factory.mktemp("one")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def other(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
+    """And the second one."""
+    with strict_ca(world, "other", tmp_path_factory.mktemp("other")) as other:
+        yield other
+
+
 @pytest.fixture(autouse=True)
 def it_is_there_before_and_after(tunnel: Tunnel) -> Iterator[None]:
     """No change of the front end drops a tunnel."""
@@ -135,6 +200,14 @@ def idempotent(operator: Operator, variables: dict[str, Any]) -> None:
     assert operator.run(variables=variables).expect().changed == []
 
 
+def known_to(host: Host, secret: str, readers: set[str]) -> None:
+    """Expect a secret in files of these modes and owners alone, and nowhere in what Docker and `ps` show."""
+    described = host.shell("docker inspect $(docker ps -aq); docker history --no-trunc -q $(docker images -q); ps axww")
+    assert secret not in described.output
+    holding = host.shell(f"grep -rlF -e '{secret}' /etc /var/lib/proxme-tunnel /run /tmp /root").stdout.split()
+    assert {host.exec("stat", "-c", "%a %u", path).stdout.strip() for path in holding} == readers, holding
+
+
 # on_demand
 
 
@@ -172,6 +245,41 @@ def test_a_day_has_a_budget(operator: Operator, client: Client, web: Web, visito
         assert visitor.get(f"https://{NAME}.{domain}/").status == 200
     said = operator.scenario.host
     assert f"no certificate for guest-late.{domain}" in Host(said).docker("logs", "proxme-tunnel-nginx").output
+
+
+def test_a_second_authority_is_asked_when_the_first_one_refuses(
+    operator: Operator, world: World, host: Host, one: Strict, other: Strict, domain: str
+) -> None:
+    """The first one gives nothing without its external account binding; the other has got its own."""
+    variables = {
+        "tunnel_acme_directory": one.directory(),
+        "tunnel_acme_ca_root": str(one.trusted),
+        "tunnel_acme_fallback_directory": other.directory(),
+        "tunnel_acme_fallback_ca_root": str(other.trusted),
+        "tunnel_acme_fallback_eab": other.binding,
+    }
+    told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=variables).expect()
+    assert other.binding["mac_key"] not in told.output
+    with world.visitor() as visitor:
+        visitor.trust(other.ca.root())
+        until("the other's certificate is there", lambda: visitor.get(f"https://{NAME}.{domain}/").status == 200)
+    assert one.ca.issued() == 0
+    assert "externalAccountRequired" in host.docker("logs", CADDY).output
+
+
+def test_an_authority_that_wants_an_account_and_has_profiles(
+    operator: Operator, world: World, host: Host, one: Strict, other: Strict, domain: str
+) -> None:
+    """With its binding it issues, by the profile that was chosen; nobody else is told the binding's key."""
+    told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=one.variables).expect()
+    # Nor what is no longer in use.
+    assert not [secret for secret in (one, other) if secret.binding["mac_key"] in told.output]
+    with world.visitor() as visitor:
+        visitor.trust(one.ca.root())
+        until("its certificate is there", lambda: visitor.get(f"https://{NAME}.{domain}/").status == 200)
+    assert {order.get("profile") for order in one.orders()} == {"shortlived"}
+    known_to(host, one.binding["mac_key"], {"400 65532"})
+    idempotent(operator, one.variables)
 
 
 # files
@@ -426,10 +534,7 @@ def test_one_certificate_for_all_names(
     assert sum(json.loads(scan.stdout).values()) == 1000
     assert ca.orders() == orders + 1
 
-    described = host.shell("docker inspect $(docker ps -aq); docker history --no-trunc -q $(docker images -q); ps axww")
-    assert secret not in described.output
-    holding = host.shell(f"grep -rlF '{secret}' /etc /var/lib/proxme-tunnel /run /tmp /root").stdout.split()
-    assert [host.exec("stat", "-c", "%a %U %n", path).stdout.split()[:2] for path in holding] == [["600", "root"]]
+    known_to(host, secret, {"600 0"})
     idempotent(operator, variables)
 
 
@@ -484,6 +589,22 @@ def test_custom_domains_beside_the_wildcard(
     scan = visitor.exec("python3", "-", domain, "1000", stdin=HANDSHAKES.encode(), timeout=180).expect()
     assert sum(json.loads(scan.stdout).values()) == 1000
     assert ca.orders() == orders + 1
+
+
+def test_the_wildcard_of_an_authority_that_wants_an_account_and_has_profiles(
+    operator: Operator, scenario: Scenario, world: World, host: Host, one: Strict, domain: str
+) -> None:
+    """The binding is given to certbot as it is to Caddy, and as secretly."""
+    orders = one.orders()
+    variables = provider(scenario, "challenges") | one.variables
+    told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=variables).expect()
+    assert one.binding["mac_key"] not in told.output
+    with world.visitor() as visitor:
+        visitor.trust(one.ca.root())
+        assert visitor.get(f"https://{NAME}.{domain}/").status == 200
+        assert re.findall(r"DNS:([^,\s]+)", visitor.certificate(domain)) == [f"*.{domain}", domain]
+    assert [order.get("profile") for order in one.orders()[len(orders) :]] == ["shortlived"]
+    known_to(host, one.binding["mac_key"], {"400 65532", "600 0"})
 
 
 # And back.
