@@ -22,8 +22,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 # `demo` is tested by `make demo` itself.
 FOUND = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"demo"}
 SCENARIOS = sorted(FOUND, key=lambda name: (name != "default", name))
-# Too slow for each change: only `make test-slow` and ONLY run them.
-SLOW = {"load"}
+# All scenarios together take longer than CI may. `make test-slow` runs these, with the same asserts, and so does ONLY.
+SLOW = {"faults", "load", "restore"}
 
 
 def steps(scenario: str) -> list[str]:
