@@ -14,15 +14,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = ROOT / "roles/certbot_wildcard"
 FILES = ROLE / "files/certbot"
+# Google's library reads the key, so it has to be one; nobody knows it.
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+)
 SERVICE_ACCOUNT = {
     "type": "service_account",
     "project_id": "example",
-    "private_key": "-----BEGIN PRIVATE KEY-----\nexample\n-----END PRIVATE KEY-----\n",
+    "private_key": KEY.decode(),
     "client_email": "certbot@example.iam.gserviceaccount.com",
     "token_uri": "https://oauth2.googleapis.com/token",
 }
