@@ -248,9 +248,11 @@ def test_a_day_has_a_budget(operator: Operator, client: Client, web: Web, visito
 
 
 def test_a_second_authority_is_asked_when_the_first_one_refuses(
-    operator: Operator, world: World, host: Host, one: Strict, other: Strict, domain: str
+    operator: Operator, client: Client, web: Web, world: World, host: Host, one: Strict, other: Strict, domain: str
 ) -> None:
     """The first one gives nothing without its external account binding; the other has got its own."""
+    # A name that has no certificate yet.
+    url = f"https://guest-second.{domain}/"
     variables = {
         "tunnel_acme_directory": one.directory(),
         "tunnel_acme_ca_root": str(one.trusted),
@@ -260,23 +262,24 @@ def test_a_second_authority_is_asked_when_the_first_one_refuses(
     }
     told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=variables).expect()
     assert other.binding["mac_key"] not in told.output
-    with world.visitor() as visitor:
+    with client.tunnel("guest-second:80", to=web), world.visitor() as visitor:
         visitor.trust(other.ca.root())
-        until("the other's certificate is there", lambda: visitor.get(f"https://{NAME}.{domain}/").status == 200)
+        until("the other's certificate is there", lambda: visitor.get(url).status == 200, within=30)
     assert one.ca.issued() == 0
     assert "externalAccountRequired" in host.docker("logs", CADDY).output
 
 
 def test_an_authority_that_wants_an_account_and_has_profiles(
-    operator: Operator, world: World, host: Host, one: Strict, other: Strict, domain: str
+    operator: Operator, client: Client, web: Web, world: World, host: Host, one: Strict, other: Strict, domain: str
 ) -> None:
     """With its binding it issues, by the profile that was chosen; nobody else is told the binding's key."""
+    url = f"https://guest-bound.{domain}/"
     told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=one.variables).expect()
     # Nor what is no longer in use.
     assert not [secret for secret in (one, other) if secret.binding["mac_key"] in told.output]
-    with world.visitor() as visitor:
+    with client.tunnel("guest-bound:80", to=web), world.visitor() as visitor:
         visitor.trust(one.ca.root())
-        until("its certificate is there", lambda: visitor.get(f"https://{NAME}.{domain}/").status == 200)
+        until("its certificate is there", lambda: visitor.get(url).status == 200, within=30)
     assert {order.get("profile") for order in one.orders()} == {"shortlived"}
     known_to(host, one.binding["mac_key"], {"400 65532"})
     idempotent(operator, one.variables)
