@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What outside judges say of the host: ssh-audit of the ssh port."""
+"""What outside judges say of the host: ssh-audit of the ssh port, testssl.sh of the front end."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def test_ssh_audit_objects_to_nothing_that_is_not_explained(judge: Visitor, doma
     wanted = {algorithm: {"warn": ["using encrypt-and-MAC mode"]} for algorithm in ACCEPTED}
     assert objections == wanted
     assert report["cves"] == []
+
+
+def test_testssl_objects_to_nothing(judge: Visitor, domain: str) -> None:
+    """Protocols, kinds of ciphers, forward secrecy and the order of ciphers; all is said on the line of its finding."""
+    parts = ("--protocols", "--std", "--fs", "--server-preference")
+    command = ("testssl", "--quiet", "--warnings", "batch", *parts, "--jsonfile", "/run/testssl.json", f"{domain}:443")
+    judge.exec(*command, timeout=300).expect()
+    findings = {found["id"]: found for found in json.loads(judge.read("/run/testssl.json"))}
+    objections = {name: found for name, found in findings.items() if found["severity"] not in ("OK", "INFO")}
+    # It misses GOST ciphers in its own openssl.
+    assert set(objections) <= {"engine_problem"}, objections
+    offered = {"TLS1_2": "offered", "TLS1_3": "offered with final", "TLS1": "not offered", "TLS1_1": "not offered"}
+    assert {name: findings[name]["finding"] for name in offered} == offered
+    assert "X25519MLKEM768" in findings["FS_KEMs"]["finding"]
