@@ -17,7 +17,7 @@ setup: .venv/ready ## Make .venv, and have a Docker engine
 test: setup ## Run everything; ONLY=default one scenario, E2E='-k name' some of its tests, KEEP=1 keeps it
 	pytest -o verbosity_subtests=1 $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios -m 'not slow')
 
-test-slow: setup ## Run what is too slow for each change: faults, attacks, many tunnels, restore, images of all DNS providers
+test-slow: setup ## Run what is too slow for each change: upgrades, faults, abuse, load, restore, DNS providers
 	pytest -o verbosity_subtests=1 -m slow tests/slow tests/scenarios
 
 lint: venv ## Run the linters
