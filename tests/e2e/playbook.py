@@ -16,6 +16,8 @@ from typing import Any
 from world import Scenario
 
 ROOT = pathlib.Path(__file__).parents[2]
+# What a run does about the containers that an earlier one has replaced, once they have ended.
+CLEARED = {"docker_engine : Remove those that have ended", "docker_engine : Remove superseded images"}
 
 
 @dataclass(frozen=True)

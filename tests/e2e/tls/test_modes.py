@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from playbook import ROOT, Operator, Run
+from playbook import CLEARED, ROOT, Operator, Run
 from test_certificates import HANDSHAKES
 from world import Ca, Client, Container, Host, Scenario, Tunnel, Visitor, Web, World, run, until
 
@@ -196,8 +196,8 @@ def refused(run: Run, said: str) -> None:
 
 
 def idempotent(operator: Operator, variables: dict[str, Any]) -> None:
-    """Expect that a second run changes nothing."""
-    assert operator.run(variables=variables).expect().changed == []
+    """Expect that a second run changes nothing. It may remove a Caddy that the first one has replaced."""
+    assert set(operator.run(variables=variables).expect().changed) <= CLEARED
 
 
 def known_to(host: Host, secret: str, readers: set[str]) -> None:

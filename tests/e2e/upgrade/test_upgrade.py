@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playbook import ROOT, Operator, Run
+from playbook import CLEARED, ROOT, Operator, Run
 from world import Client, Host, Scenario, Tunnel, Visitor, Visits, Web, World, until
 
 HOLDERS = ("pod", "front")
 REPLACED = ("sshd", "nginx", "caddy")
 ACCOUNTS, CONNECTIONS = ROOT / "playbooks/accounts.yml", ROOT / "playbooks/connections.yml"
 LAST = "docker_engine : Let them take nobody new, and end with their last connection or when the time is over"
-CLEARED = {"docker_engine : Remove those that have ended", "docker_engine : Remove superseded images"}
 
 
 def containers(host: Host) -> dict[str, tuple[str, str]]:
