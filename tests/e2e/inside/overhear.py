@@ -23,9 +23,9 @@ PROFILES = {"shortlived": "The tests' own."}
 
 def note(signed: bytes, file: pathlib.Path) -> None:
     """Append what a signed request asks for."""
-    payload = json.loads(signed)["payload"]
+    payload = json.loads(base64.urlsafe_b64decode(json.loads(signed)["payload"] + "=="))
     with file.open("a") as notes:
-        notes.write(base64.urlsafe_b64decode(payload + "==").decode() + "\n")
+        print(json.dumps(payload), file=notes)
 
 
 async def main(port: int, file: pathlib.Path) -> None:
