@@ -14,7 +14,7 @@ venv: .venv/ready
 setup: .venv/ready ## Make .venv, and have a Docker engine
 	@tools/engine.sh
 
-test: setup ## Run everything; ONLY=default one scenario, E2E='-k name' some of its tests, KEEP=1 keeps it
+test: setup ## Run what each change has to pass; ONLY=default one scenario, E2E='-k name' some of its tests, KEEP=1 keeps it
 	pytest -o verbosity_subtests=1 $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios -m 'not slow')
 
 test-slow: setup ## Run what is too slow for each change: upgrades, faults, abuse, load, restore, DNS providers
