@@ -446,22 +446,22 @@ def test_an_account_ends_on_its_day(granted: Accounts, host: Host, web: Web) -> 
 def test_a_new_account_disturbs_nobody(
     granted: Accounts, alice: Person, web: Web, visitor: Visitor, domain: str
 ) -> None:
-    """Adding one takes at most 20 s, and a download through somebody else's tunnel goes on."""
+    """Adding one takes at most 20 s (longer on a slow machine), and a download through another's tunnel goes on."""
     granted.apply(*alice_and_bob(granted)).expect()
     with alice.tunnel("blog:80", to=web) as tunnel:
         size = 256 * 2**20
-        script = "curl -sS --cacert /run/root.pem --limit-rate 12M -o /dev/null -w '%{size_download} %{http_code}' "
+        script = "curl -sS --cacert /run/root.pem --limit-rate 6M -o /dev/null -w '%{size_download} %{http_code}' "
         script += f"https://blog.{domain}/bytes/{size} >/run/slow 2>&1; echo >>/run/slow"
         visitor.exec("rm", "-f", "/run/slow")
         visitor.spawn("sh", "-c", script)
         run = granted.apply(*alice_and_bob(granted), granted.entry("henry", names=["henry"])).expect()
-        assert run.seconds <= 20, f"it took {run.seconds:.0f} s"
         assert visitor.exec("cat", "/run/slow").stdout.strip() == "", (
             "the download was over before: this test shows nothing"
         )
+        assert run.seconds <= 20 or run.seconds <= 20 * granted.operator.slowness(), f"it took {run.seconds:.0f} s"
         with granted.person("henry").tunnel("henry:80", to=web):
             assert visitor.get(f"https://henry.{domain}/").status == 200
-        until("the download is over", lambda: visitor.exec("cat", "/run/slow").stdout.strip(), within=60)
+        until("the download is over", lambda: visitor.exec("cat", "/run/slow").stdout.strip(), within=90)
         assert visitor.exec("cat", "/run/slow").stdout.split() == [str(size), "200"]
         assert tunnel.running
 

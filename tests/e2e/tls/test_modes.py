@@ -129,6 +129,7 @@ def strict_ca(world: World, name: str, folder: pathlib.Path) -> Iterator[Strict]
         trusted = folder / f"{name}.pem"
         trusted.write_text(ca.read("/srv/ca/root.pem"))
         with ca.background("overhear.py", str(Strict.OVERHEARD), Strict.ORDERS):
+            until("its orders are noted", lambda: ca.exec("test", "-e", Strict.ORDERS).code == 0)
             yield Strict(ca, binding, trusted)
     finally:
         ca.remove()
