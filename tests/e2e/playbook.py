@@ -99,5 +99,5 @@ class Operator:
         return Run(done.returncode, done.stdout, time.monotonic() - started)
 
     def slowness(self) -> float:
-        """How many times 0.2 s a task that does nothing takes on this machine; at least 1."""
-        return max(1, self.run(ROOT / "tests/scenarios/pace.yml").expect().seconds / 20 / 0.2)
+        """How many times 0.17 s a task that does nothing takes on this machine; at least 1."""
+        return max(1, self.run(ROOT / "tests/scenarios/pace.yml").expect().seconds / 20 / 0.17)
