@@ -4,7 +4,8 @@
 
 Runs on the control node (check.yml), with the library that ansible-core itself needs. Standard input is a JSON object:
 
-    settings   {"domain", "inventory", "tls", "listen", "ports", "own_authority" (visitors need not trust it)}
+    settings   {"domain", "inventory", "tls", "certbot" (whether it obtains the certificate), "listen", "ports",
+               "own_authority" (visitors need not trust it)}
     before     when look_at_host.py was started, and `after`, when it had ended: seconds since 1970 of the control node
     host       what look_at_host.py printed
     outside    what look_from_outside.py printed
@@ -136,12 +137,11 @@ def judge_certificates(
 ) -> None:
     """Look at the certificate that visitors are shown, and at those that the host keeps."""
     domain, shown = settings["domain"], outside["certificate"]
+    logs = "systemctl status proxme-tunnel-certificate" if settings["certbot"] else "docker logs proxme-tunnel-caddy"
     todo = {
         "files": "Renew tunnel_certificate_file, and run site.yml.",
-        "wildcard": "Look at `systemctl status proxme-tunnel-certificate` on the host.",
-        "both": "Look at `systemctl status proxme-tunnel-certificate` on the host.",
         "off": "Renew it in the web server that stands before this host.",
-    }.get(settings["tls"], "Look at `docker logs proxme-tunnel-caddy` on the host.")
+    }.get(settings["tls"], f"Look at `{logs}` on the host.")
     if not shown["pem"]:
         report["problems"].append(f"Visitors of https://{domain} get no certificate: {shown['distrust']}. {todo}")
     else:

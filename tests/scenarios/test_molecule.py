@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FOUND = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"demo"}
 SCENARIOS = sorted(FOUND, key=lambda name: (name != "default", name))
 # All scenarios together take longer than CI may. `make test-slow` runs these, with the same asserts, and so does ONLY.
-SLOW = {"abuse", "faults", "load", "restore", "upgrade"}
+SLOW = {"abuse", "caddy_dns", "faults", "load", "restore", "upgrade"}
 # Seconds that the second run may take where a task that does nothing takes 0.17 s; more where that takes longer.
 SECOND_RUN = 60
 PACE = 0.17

@@ -51,7 +51,7 @@ def well() -> dict[str, Any]:
     container = {"state": "running", "health": "healthy", "created": "2026-11-01T00:00:00Z", "image": "an-image"}
     ports = {"ssh": 2222, "http": 80, "https": 443}
     return {
-        "settings": {"domain": DOMAIN, "tls": "on_demand", "listen": "", "own_authority": False},
+        "settings": {"domain": DOMAIN, "tls": "on_demand", "certbot": False, "listen": "", "own_authority": False},
         "before": NOW.timestamp() - 2,
         "after": NOW.timestamp(),
         "host": {

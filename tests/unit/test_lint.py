@@ -10,7 +10,7 @@ import pytest
 
 LICENCE = "SPDX-License-Identifier: GPL-3.0-or-later"
 # Text and data, not source: documents, the licence itself, and what antsibull-changelog writes.
-WITHOUT_LICENCE_LINE = {".md", ".png", ".svg", ".gitignore", ".gitkeep", ".dockerignore"}
+WITHOUT_LICENCE_LINE = {".md", ".png", ".svg", ".gitignore", ".gitkeep", ".dockerignore", "go.sum"}
 SHELL = re.compile(rb"#!\s*/\S*/(?:env\s+(?:-S\s+)?)?(?:ba|da)?sh\b")
 GENERATED = {Path("changelogs/changelog.yaml")}
 
