@@ -39,7 +39,7 @@ def chosen(scenario: Scenario) -> dict[str, Any]:
             "key_alg": "hmac-sha256",
             "key": key["secret"],
         },
-        "tunnel_dns_propagation_seconds": 2,
+        "tunnel_dns_resolvers": [scenario.dns_address],
     }
 
 

@@ -2,10 +2,11 @@
 -- Our own pages, where no tunnel answers.
 local tunnels = require "tunnels"
 local settings = require "settings"
+local notice = require "notice"
 local pages = {}
 
 local texts = {}
-for _, name in ipairs { "nobody", "barred", "crowded", "down", "silent" } do
+for _, name in ipairs { "nobody", "barred", "crowded", "down", "silent", "notice" } do
   local file = assert(io.open("/etc/proxme-tunnel/pages/" .. name .. ".html"))
   texts[name] = file:read "*a"
   file:close()
@@ -22,7 +23,7 @@ end
 -- content: the page, with the visited label and the forward that its owner would type. A label is letters, digits and hyphens.
 function pages.show(name, status)
   local label = ngx.var.label:match "^(.+)%-%-local$" or ngx.var.label -- "" where the host has none
-  local values = { host = ngx.var.host, forward = forward_for(label) }
+  local values = { host = ngx.var.host, forward = forward_for(label), link = notice.link() }
   local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }
   ngx.status = status
   ngx.header.content_type = "text/html; charset=utf-8"

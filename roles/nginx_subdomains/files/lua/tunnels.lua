@@ -45,7 +45,7 @@ function tunnels.is_barred(label)
   return settings.barred[plain(label)] or false
 end
 
--- Returns { address, port, scheme, source, localhost } or nil where nobody holds the label.
+-- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
 --   localhost  what the service is told as Host when the visitor asked for "--local".
 function tunnels.find(label)
@@ -56,7 +56,7 @@ function tunnels.find(label)
   if port then
     if not listeners.has("127.0.0.1", port) then return nil end
     return {
-      address = "127.0.0.1", port = port, scheme = "http",
+      name = name, address = "127.0.0.1", port = port, scheme = "http",
       source = string.format("127.%d.%d.%d:%d", random(64, 127), random(0, 255), random(1, 254), random(1024, 65535)),
       localhost = mended and "localhost:" .. port or nil,
     }
@@ -66,7 +66,7 @@ function tunnels.find(label)
   port = held_port(name, address)
   if not port then return nil end
   return {
-    address = address, port = port, scheme = port == 80 and "http" or "https",
+    name = name, address = address, port = port, scheme = port == 80 and "http" or "https",
     source = string.format("[fd74:0:%x:%x:%x:%x::1]:%d", random(0, 65535), random(0, 65535), random(0, 65535), random(0, 65535), random(1024, 65535)),
     localhost = mended and "localhost" or nil,
   }

@@ -3,6 +3,7 @@
 local balancer = require "ngx.balancer"
 local tunnels = require "tunnels"
 local settings = require "settings"
+local notice = require "notice"
 local visit = {}
 
 local day = 86400
@@ -43,6 +44,7 @@ function visit.route()
   if ngx.var.http_x_forwarded_proto == "http" and ngx.var.http_x_tunnel_plain ~= "yes" and settings.redirect_to_https and not settings.plain[label] then
     return ngx.redirect("https://" .. ngx.var.told_host .. ngx.var.request_uri, 308)
   end
+  notice.give(tunnel.name)
   ngx.ctx.tunnel = tunnel
   ngx.var.tunnel_scheme, ngx.var.tunnel_source = tunnel.scheme, tunnel.source
   if tunnel.localhost then
