@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from world import Answer, Client, Visitor, Web
+from world import Answer, Visitor, Web, World
 
 NAME = "guest-shown"
 # What a browser says when a person goes to a page.
@@ -16,8 +16,8 @@ FROM_THE_PAGE = PERSON | {"Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tunnel(client: Client, web: Web) -> Iterator[None]:
-    with client.tunnel(f"{NAME}:80", "8123", to=web):
+def _tunnel(world: World, web: Web) -> Iterator[None]:
+    with world.client() as client, client.tunnel(f"{NAME}:80", "8123", to=web):
         yield
 
 
