@@ -3,14 +3,8 @@
 local tunnels = require "tunnels"
 local settings = require "settings"
 local notice = require "notice"
+local texts = require "texts"
 local pages = {}
-
-local texts = {}
-for _, name in ipairs { "nobody", "barred", "crowded", "down", "silent", "notice" } do
-  local file = assert(io.open("/etc/proxme-tunnel/pages/" .. name .. ".html"))
-  texts[name] = file:read "*a"
-  file:close()
-end
 
 -- The forward that opens a tunnel under this label, or, where nobody may take it, one that would be granted.
 local function forward_for(label)
