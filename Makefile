@@ -35,8 +35,11 @@ demo-down: venv ## Remove every trace of it
 bench: setup ## Measure the host of `molecule converge`
 	python tests/bench/bench.py
 
+soak: setup ## Use and break the host of `molecule converge` for HOURS=1, and report
+	python tests/soak/soak.py --hours $(or $(HOURS),1)
+
 clean: ## Remove the scenarios, the test images and .venv
 	@if [ -e .venv/ready ]; then python tools/demo.py clean; fi
 	rm -rf .venv .cache .pytest_cache .ruff_cache build
 
-.PHONY: help venv setup test test-slow lint unit demo demo-down bench clean
+.PHONY: help venv setup test test-slow lint unit demo demo-down bench soak clean

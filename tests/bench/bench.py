@@ -23,7 +23,6 @@ import os
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +36,8 @@ from rich.table import Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
-from world import Client, Container, Host, Meter, Result, Scenario, Visitor, World, run, until  # noqa: E402
+from instance import find_world  # noqa: E402
+from world import Client, Container, Meter, Result, Visitor, World, until  # noqa: E402
 
 POD, SSHD, NGINX, CADDY = (f"proxme-tunnel-{part}" for part in ("pod", "sshd", "nginx", "caddy"))
 PAGE, SINK = "guest-bench", "guest-bench-sink"
@@ -378,46 +378,13 @@ class Bench:
         return table
 
 
-def healthy(host: Host) -> bool:
-    """Whether the host's containers are there and run."""
-    try:
-        return host.all_healthy()
-    except AssertionError:
-        return False
-
-
-def find_scenario() -> Scenario:
-    """The scenario to measure: PROXME_SCENARIO's, else `default`, which is created and converged if it isn't there.
-
-    An instance that is there is never changed: somebody may be at work on it.
-    """
-    if path := os.environ.get("PROXME_SCENARIO"):
-        return Scenario.read(pathlib.Path(path))
-    name = "proxme-default-host"
-    if run("docker", "inspect", name).code:
-        say("There is no instance of the scenario `default`: `molecule converge` makes it, in about 3 minutes.")
-        environment = {**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-        command = [sys.executable, "-m", "molecule", "converge", "--scenario-name", "default"]
-        if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
-            raise SystemExit("molecule converge failed; see above.")
-        say("It is left running; `molecule destroy` removes it.")
-    # Its folder is where its resolv.conf comes from.
-    mounts = json.loads(run("docker", "inspect", "--format={{json .Mounts}}", name).expect().stdout)
-    source = next(mount["Source"] for mount in mounts if mount["Destination"] == "/etc/resolv.conf")
-    return Scenario.read(pathlib.Path(source).with_name("env.json"))
-
-
 def main() -> int:
     """Measure, print the table and the bars."""
     parser = argparse.ArgumentParser(description="Measure a converged tunnel host.")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default 3)")
     parser.add_argument("--seconds", type=int, default=4, help="of small requests, for each way and round (default 4)")
     args = parser.parse_args()
-    world = World(find_scenario())
-    if not healthy(world.host):
-        raise SystemExit(
-            f"{world.host.name} is not converged, or not all its containers run: `molecule converge` first."
-        )
+    world = find_world()
     load_before, cores = os.getloadavg()[0], os.cpu_count() or 1
     say(f"{cores} cores, load {load_before:.1f} before the measurement")
     if load_before > cores / 2:
