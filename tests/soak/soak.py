@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Use a converged tunnel host for as long as one likes, and break it: soak.py [--hours 1] [--seed 1].
+"""Use a converged tunnel host for as long as one likes, and break it: soak.py [--hours 1] [--every 5] [--seed 1].
 
-A client that reconnects holds a tunnel, which is visited five times a second, all the time. In each round (about a
-minute) others open and close tunnels, a WebSocket stays open, all of which must pass without an error; then one fault
-is made, and it must heal by itself. All faults come in turn, in an order that the seed decides.
+A client that reconnects holds a tunnel, which is visited five times a second, all the time. In each round (half a
+minute) others open and close tunnels, a WebSocket stays open, all of which must pass without an error. After each fifth
+round one fault is made, which must heal by itself. All faults come in turn, in an order that the seed decides.
 
 The host is the scenario that PROXME_SCENARIO names by its env.json, else `default`, which is made if there is none.
 Ctrl-C ends it with the report of what was done. Exit code: 1 where something was not as docs/reliability.md promises.
@@ -176,16 +176,18 @@ class Soak:
             self.report.blame(f"{fault}: healed after {watch.healed:.1f} s; 10 s are promised.")
         until("all containers are healthy", self.world.host.all_healthy, within=60)
 
-    def round(self, number: int, fault: str, order: Callable[[], None]) -> None:
-        """One round. What it awaits in vain is noted, and the next round comes."""
-        console.print(f"{time.monotonic() - self.report.begun:6.0f} s  round {number}, then {fault}")
+    def round(self, number: int, fault: str, order: Callable[[], None] | None) -> None:
+        """One round, with a fault if there is an order. What it awaits in vain is noted; the next round comes."""
+        title = f"round {number}" + (f", then {fault}" if order else "")
+        console.print(f"{time.monotonic() - self.report.begun:6.0f} s  {title}")
         try:
             with self.visitor.steady_visits(f"https://{NAME}.{self.world.scenario.domain}/") as visits:
                 self.calm(visits)
                 self.report.note(measure(self.world.host))
-                self.broken(visits, fault, order)
+                if order:
+                    self.broken(visits, fault, order)
         except AssertionError as error:
-            self.report.blame(f"round {number}, {fault}: {error}")
+            self.report.blame(f"{title}: {error}")
         finally:
             self.guest.stop_all()
             # Hours of visits would fill the memory that they stand in.
@@ -198,6 +200,7 @@ def main() -> int:
     """Soak, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=1, help="how long (default 1); a round that has begun is ended")
+    parser.add_argument("--every", type=int, default=5, help="a fault after each so many rounds (default 5)")
     parser.add_argument("--seed", type=int, default=1, help="for the order of the faults (default 1)")
     args = parser.parse_args()
     world = find_world()
@@ -213,7 +216,7 @@ def main() -> int:
         faults = soak.faults(random.Random(args.seed))
         try:
             for number in itertools.count(1):
-                soak.round(number, *next(faults))
+                soak.round(number, *(next(faults) if number % args.every == 0 else ("", None)))
                 if time.monotonic() - soak.report.begun > args.hours * 3600:
                     break
         except KeyboardInterrupt:
