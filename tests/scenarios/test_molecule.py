@@ -19,6 +19,9 @@ import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+from playbook import slowness  # noqa: E402
+
 # `demo` is tested by `make demo` itself.
 FOUND = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"demo"}
 SCENARIOS = sorted(FOUND, key=lambda name: (name != "default", name))
@@ -83,17 +86,6 @@ class Scenario:
             done.set()
             if action == "verify":
                 follower.join()
-
-    def second_run_limit(self) -> float:
-        """Seconds that a second run may take on this machine."""
-        command = [
-            str(pathlib.Path(sys.executable).with_name("ansible-playbook")),
-            str(ROOT / "tests/scenarios/pace.yml"),
-        ]
-        command += ["-i", f"proxme-{self.name}-host,", "-e", "ansible_connection=community.docker.docker"]
-        started = time.monotonic()
-        subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return SECOND_RUN * max(1, (time.monotonic() - started) / 20 / PACE)
 
 
 def follow(log: pathlib.Path, done: threading.Event) -> None:
@@ -164,6 +156,8 @@ def test_scenario(
         pytest.fail(f"molecule {step} of the scenario {name} failed; its output is above", pytrace=False)
     if step == "check-2" and "changed=0 " not in re.sub(r"\x1b\[[\d;]*m", "", output):
         pytest.fail(f"--check on the converged host of {name} would change something; see above", pytrace=False)
-    if step == "idempotence" and seconds > SECOND_RUN and seconds > (limit := run.second_run_limit()):
-        pytest.fail(f"the second run on {name} took {seconds:.0f} s; it may take {limit:.0f}", pytrace=False)
+    if step == "idempotence" and seconds > SECOND_RUN:
+        limit = SECOND_RUN * slowness(f"proxme-{name}-host")
+        if seconds > limit:
+            pytest.fail(f"the second run on {name} took {seconds:.0f} s; it may take {limit:.0f}", pytrace=False)
     run.failed = None
