@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A visitor whose HTTP/2 is as it was told, right or wrong: h2.py HOST <REQUESTS, or h2.py HOST bomb KIND.
+"""A visitor whose HTTP/2 is as it was told, right or wrong: h2.py HOST <REQUESTS, or HOST bomb KIND, or HOST uploads.
 
 REQUESTS is JSON: [{"headers": [[name, value], ...], "body": "..."}, ...], pseudo-headers among the headers. Each is
 sent on a connection of its own. Prints how each ended, as JSON: the status, "refused" (the stream), "closed" (the
@@ -15,6 +15,8 @@ resets        4,000 requests, each taken back at once
 streams       4,000 requests at the same time
 pings         20,000 pings
 settings      20,000 settings
+
+With uploads it begins 400 requests on four connections, whose body of 10 MB it sends a byte a second, until ended.
 """
 
 import json
@@ -22,6 +24,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 
 HOST = sys.argv[1]
 HEADERS, DATA, RESET, SETTINGS, PING, GOAWAY, CONTINUATION = 1, 0, 3, 4, 6, 7, 9
@@ -151,7 +154,21 @@ def bomb(kind: str) -> object:
     return connection.end_of(9001)
 
 
-if sys.argv[2:3] == ["bomb"]:
+def uploads() -> None:
+    """Send bodies, a byte a second."""
+    connections, streams = [Connection() for _ in range(4)], range(1, 201, 2)
+    named = [(":method", "POST"), (":scheme", "https"), (":authority", HOST), (":path", "/upload")]
+    block = b"".join(literal(*pair) for pair in [*named, ("content-length", "10000000")])
+    for connection in connections:
+        connection.send(*(frame(HEADERS, END_HEADERS, stream, block) for stream in streams))
+    while all(connection.send(*(frame(DATA, 0, stream, b"x") for stream in streams)) for connection in connections):
+        time.sleep(1)
+    sys.exit("The host has closed a connection.")
+
+
+if sys.argv[2:3] == ["uploads"]:
+    uploads()
+elif sys.argv[2:3] == ["bomb"]:
     # In one piece, as several may write to one pipe.
     sys.stdout.write(json.dumps(bomb(sys.argv[3])) + "\n")
 else:
