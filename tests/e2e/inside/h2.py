@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A visitor whose HTTP/2 is as it was told, right or wrong: h2.py HOST <REQUESTS, or HOST bomb KIND, or HOST uploads.
+"""A visitor whose HTTP/2 is as it was told, right or wrong: h2.py HOST <REQUESTS, or HOST bomb KIND, or HOST hold WHAT.
 
 REQUESTS is JSON: [{"headers": [[name, value], ...], "body": "..."}, ...], pseudo-headers among the headers. Each is
 sent on a connection of its own. Prints how each ended, as JSON: the status, "refused" (the stream), "closed" (the
@@ -16,7 +16,10 @@ streams       4,000 requests at the same time
 pings         20,000 pings
 settings      20,000 settings
 
-With uploads it begins 400 requests on four connections, whose body of 10 MB it sends a byte a second, until ended.
+WHAT is requests that it begins all at once and holds until it is ended; it reads no answers:
+
+uploads       400 on four connections, with a body of 10 MB that is sent a byte a second
+requests      4,000 on sixteen connections, each for an answer that takes a minute
 """
 
 import json
@@ -154,20 +157,25 @@ def bomb(kind: str) -> object:
     return connection.end_of(9001)
 
 
-def uploads() -> None:
-    """Send bodies, a byte a second."""
-    connections, streams = [Connection() for _ in range(4)], range(1, 201, 2)
-    named = [(":method", "POST"), (":scheme", "https"), (":authority", HOST), (":path", "/upload")]
-    block = b"".join(literal(*pair) for pair in [*named, ("content-length", "10000000")])
+HOLD = {"uploads": (4, 100, "POST", "/upload"), "requests": (16, 250, "GET", "/slow?s=60")}
+
+
+def hold(count: int, each: int, method: str, path: str) -> None:
+    """Hold so many requests on each of so many connections."""
+    connections, streams, upload = [Connection() for _ in range(count)], range(1, 2 * each, 2), method == "POST"
+    named = [(":method", method), (":scheme", "https"), (":authority", HOST), (":path", path)]
+    block = b"".join(literal(*pair) for pair in [*named, *([("content-length", "10000000")] if upload else [])])
+    flags = END_HEADERS | (0 if upload else END_STREAM)
     for connection in connections:
-        connection.send(*(frame(HEADERS, END_HEADERS, stream, block) for stream in streams))
-    while all(connection.send(*(frame(DATA, 0, stream, b"x") for stream in streams)) for connection in connections):
+        connection.send(*(frame(HEADERS, flags, stream, block) for stream in streams))
+    pieces = [frame(DATA, 0, stream, b"x") for stream in streams] if upload else []
+    while all(connection.send(*pieces) for connection in connections):
         time.sleep(1)
     sys.exit("The host has closed a connection.")
 
 
-if sys.argv[2:3] == ["uploads"]:
-    uploads()
+if sys.argv[2:3] == ["hold"]:
+    hold(*HOLD[sys.argv[3]])
 elif sys.argv[2:3] == ["bomb"]:
     # In one piece, as several may write to one pipe.
     sys.stdout.write(json.dumps(bomb(sys.argv[3])) + "\n")
