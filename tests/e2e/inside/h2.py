@@ -19,7 +19,7 @@ settings      20,000 settings
 WHAT is requests that it begins all at once and holds until it is ended; it reads no answers:
 
 uploads       400 on four connections, with a body of 10 MB that is sent a byte a second
-requests      4,000 on sixteen connections, each for an answer that takes a minute
+requests      4,000 on sixteen connections, each for a megabyte, for which it makes no room
 """
 
 import json
@@ -157,7 +157,7 @@ def bomb(kind: str) -> object:
     return connection.end_of(9001)
 
 
-HOLD = {"uploads": (4, 100, "POST", "/upload"), "requests": (16, 250, "GET", "/slow?s=60")}
+HOLD = {"uploads": (4, 100, "POST", "/upload"), "requests": (16, 250, "GET", "/bytes/1000000")}
 
 
 def hold(count: int, each: int, method: str, path: str) -> None:
