@@ -35,8 +35,8 @@ def target(world: World, visitor: Visitor, domain: str) -> Iterator[str]:
 
 # What is held, and who holds it.
 HELD = {
-    "400 slow uploads, HTTP/1.1": ["flood.py", "bodies", "400", "/run/flood", "{name}"],
-    "400 slow uploads, HTTP/2": ["h2.py", "{name}", "hold", "uploads"],
+    "400 slow uploads over HTTP/1.1": ["flood.py", "bodies", "400", "/run/flood", "{name}"],
+    "400 slow uploads over HTTP/2": ["h2.py", "{name}", "hold", "uploads"],
     "4,000 streams of HTTP/2": ["h2.py", "{name}", "hold", "requests"],
 }
 
