@@ -78,11 +78,6 @@ def served_within(client: Client, web: Web, visitor: Visitor, domain: str) -> fl
     return min(times)
 
 
-def listeners(host: Host) -> int:
-    """How many forwards are open."""
-    return len(host.inside(SSHD, "ss", "-Hltn").expect().stdout.splitlines())
-
-
 # A former owner keeps the next owner's visitors.
 
 
@@ -172,30 +167,23 @@ def test_one_connection_that_asks_for_ten_thousand_forwards_meets_a_limit(
     bystander,
 ) -> None:
     """Cure: the limit of descriptors in sshd's container."""
-    half = 5000
-    names = [f"RemoteForward guest-many-{number}:80 {web}\n" for number in range(half)]
-    ports = [f"RemoteForward {20000 + number} {web}\n" for number in range(half)]
-    client.write("/run/many", "".join(itertools.chain(*zip(names, ports, strict=True))))
-    before = listeners(host)
+    before = host.forwards()
     newcomer = another_client()
-    with (
-        nobody_harmed(visitor, domain),
-        client.tunnel(options=["-F", "/run/many", "-q"], exit_on_failure=False, wait=False) as greedy,
-    ):
-        until("it has some hundred forwards", lambda: listeners(host) > before + 300, within=30)
+    with nobody_harmed(visitor, domain), client.greedy(10_000, web) as greedy:
+        until("it has some hundred forwards", lambda: host.forwards() > before + 300, within=30)
         assert served_within(newcomer, web, visitor, domain) <= 2
         seen = 0
 
         def settled() -> bool:
             nonlocal seen
-            last, seen = seen, listeners(host)
+            last, seen = seen, host.forwards()
             return seen == last
 
         until("it gets no more", settled, within=60, every=2)
         assert seen - before < 1200
         assert served_within(newcomer, web, visitor, domain) <= 2
         greedy.stop()
-    until("all of them are free again", lambda: listeners(host) <= before, within=20)
+    until("all of them are free again", lambda: host.forwards() <= before, within=20)
 
 
 def test_two_hundred_silent_connections_from_one_address_meet_a_limit(

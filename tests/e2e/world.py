@@ -205,6 +205,10 @@ class Host(Container):
         lines = self.docker("ps", "--all", "--format={{.Names}}\t{{.Status}}").expect().stdout.splitlines()
         return dict(line.split("\t") for line in lines)
 
+    def forwards(self) -> int:
+        """How many forwards are open."""
+        return len(self.inside("proxme-tunnel-sshd", "ss", "-Hltn").expect().stdout.splitlines())
+
     def sessions(self) -> list[str]:
         """The processes, user and command line, that the connections of clients have in sshd's container."""
         lines = self.inside("proxme-tunnel-sshd", "ps", "-eo", "user:32=,args=").expect().stdout.splitlines()
@@ -378,9 +382,9 @@ class RawService:
         """How -R names it."""
         return "raw:80"
 
-    def answers(self, name: str, *parts: bytes) -> None:
-        """Answer /`name` with these bytes, half a second apart."""
-        self._container.write(f"/run/raw/{name}", b"\n~\n".join(parts))
+    def answers(self, name: str, *parts: bytes, endless: bytes = b"") -> None:
+        """Answer /`name` with these bytes, half a second apart, and then with those that are endless."""
+        self._container.write(f"/run/raw/{name}", b"\n~\n".join(parts) + (b"\n~~\n" + endless if endless else b""))
 
     def requests(self) -> list[dict]:
         """What it was asked so far: {"line": "GET / HTTP/1.1", "headers": [[name, value], ...]}."""
@@ -563,6 +567,13 @@ class Client(Container):
         tunnel = Tunnel(self, number, whole)
         self._tunnels.append(tunnel)
         return tunnel.wait_up() if wait else tunnel
+
+    def greedy(self, count: int, to: Web | str) -> Tunnel:
+        """Ask for so many forwards in one connection, for names and ports in turn, and take what is granted."""
+        half = count // 2
+        asked = ((f"guest-many-{number}:80 {to}", f"{20000 + number} {to}") for number in range(half))
+        self.write("/run/many", "".join(f"RemoteForward {one}\n" for one in itertools.chain(*asked)))
+        return self.tunnel(options=["-F", "/run/many", "-q"], exit_on_failure=False, wait=False)
 
     def session(
         self, *forwards: str, to: Web, options: Sequence[str] = (), terminal: bool = True, user: str = "tunnel"

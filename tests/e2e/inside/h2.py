@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A visitor whose HTTP/2 is as it was told, right or wrong: h2.py HOST <REQUESTS, or h2.py HOST bomb KIND.
+"""A visitor whose HTTP/2 is as it was told, right or wrong: h2.py HOST <REQUESTS, or HOST bomb KIND, or HOST hold WHAT.
 
 REQUESTS is JSON: [{"headers": [[name, value], ...], "body": "..."}, ...], pseudo-headers among the headers. Each is
 sent on a connection of its own. Prints how each ended, as JSON: the status, "refused" (the stream), "closed" (the
@@ -15,6 +15,11 @@ resets        4,000 requests, each taken back at once
 streams       4,000 requests at the same time
 pings         20,000 pings
 settings      20,000 settings
+
+WHAT is requests that it begins all at once and holds until it is ended; it reads no answers:
+
+uploads       400 on four connections, with a body of 10 MB that is sent a byte a second
+requests      4,000 on sixteen connections, each for a megabyte, for which it makes no room
 """
 
 import json
@@ -22,6 +27,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 
 HOST = sys.argv[1]
 HEADERS, DATA, RESET, SETTINGS, PING, GOAWAY, CONTINUATION = 1, 0, 3, 4, 6, 7, 9
@@ -151,7 +157,26 @@ def bomb(kind: str) -> object:
     return connection.end_of(9001)
 
 
-if sys.argv[2:3] == ["bomb"]:
+HOLD = {"uploads": (4, 100, "POST", "/upload"), "requests": (16, 250, "GET", "/bytes/1000000")}
+
+
+def hold(count: int, each: int, method: str, path: str) -> None:
+    """Hold so many requests on each of so many connections."""
+    connections, streams, upload = [Connection() for _ in range(count)], range(1, 2 * each, 2), method == "POST"
+    named = [(":method", method), (":scheme", "https"), (":authority", HOST), (":path", path)]
+    block = b"".join(literal(*pair) for pair in [*named, *([("content-length", "10000000")] if upload else [])])
+    flags = END_HEADERS | (0 if upload else END_STREAM)
+    for connection in connections:
+        connection.send(*(frame(HEADERS, flags, stream, block) for stream in streams))
+    pieces = [frame(DATA, 0, stream, b"x") for stream in streams] if upload else []
+    while all(connection.send(*pieces) for connection in connections):
+        time.sleep(1)
+    sys.exit("The host has closed a connection.")
+
+
+if sys.argv[2:3] == ["hold"]:
+    hold(*HOLD[sys.argv[3]])
+elif sys.argv[2:3] == ["bomb"]:
     # In one piece, as several may write to one pipe.
     sys.stdout.write(json.dumps(bomb(sys.argv[3])) + "\n")
 else:

@@ -3,7 +3,8 @@
 """A local service that answers with any bytes: raw_service.py PORT FOLDER.
 
 The answer to /NAME is the file FOLDER/NAME as it is; where that holds a line that is only `~`, the service pauses for
-half a second. Any other path is answered with "plain". Each request is a line of JSON in FOLDER/log:
+half a second, and what is behind a line that is only `~~` it sends again and again, for as long as it is taken. Any
+other path is answered with "plain". Each request is a line of JSON in FOLDER/log:
 {"line": "GET / HTTP/1.1", "headers": [[name, value], ...]}.
 """
 
@@ -43,10 +44,13 @@ class Service(socketserver.StreamRequestHandler):
             if not answer.exists():
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nplain")
                 continue
-            for number, part in enumerate(answer.read_bytes().split(b"\n~\n")):
+            start, _, endless = answer.read_bytes().partition(b"\n~~\n")
+            for number, part in enumerate(start.split(b"\n~\n")):
                 if number:
                     time.sleep(0.5)
                 self.wfile.write(part)
+            while endless:
+                self.wfile.write(endless)
             return
 
 

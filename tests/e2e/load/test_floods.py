@@ -125,7 +125,7 @@ def test_header_bombs_over_http1_are_refused(
     assert not [status for status in answers if status.startswith("2")]
 
 
-MUCH = {"resets", "pings", "settings"}
+MUCH = {"resets", "streams", "pings", "settings"}
 
 
 @pytest.mark.parametrize("kind", ["continuation", *sorted(MUCH)])
