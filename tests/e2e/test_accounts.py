@@ -9,6 +9,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -530,10 +531,16 @@ def test_a_run_that_died_is_made_up_for(granted: Accounts, alice: Person, bob: P
 
 
 def test_who_is_still_logging_in_comes_in_with_what_is_left(
-    granted: Accounts, machine: Client, web: Web, tmp_path: pathlib.Path
+    granted: Accounts, machine: Client, web: Web, host: Host
 ) -> None:
     """Someone who types a passphrase while a name is taken away begins anew."""
     granted.apply(*alice_and_bob(granted)).expect()
+    remembered = "/var/lib/proxme-tunnel/sshd_tunnel/accounts.json"
+    before = host.read(remembered)
+
+    def in_force() -> str:
+        return host.inside("proxme-tunnel-sshd", "cat", "/run/sshd/configuration").expect().stdout
+
     machine.shell(
         "cp /run/alice /run/locked && cp /run/alice.pub /run/locked.pub && "
         "ssh-keygen -q -p -N secret -f /run/locked && "
@@ -543,10 +550,16 @@ def test_who_is_still_logging_in_comes_in_with_what_is_left(
     options = " ".join([*machine.options(), "-v", "-o IdentitiesOnly=yes -o ExitOnForwardFailure=yes -i /run/locked"])
     login = f"ssh {options} -NR blog:80:{web} alice@{machine.host}"
     ask = "SSH_ASKPASS=/run/ask SSH_ASKPASS_REQUIRE=force"
-    started = time.monotonic()
-    machine.spawn("sh", "-c", f"{ask} {login} >/run/late.log 2>&1; echo $? >/run/late.code")
-    until("ssh asks for the passphrase", lambda: "Server accepts key" in machine.read("/run/late.log"))
-    granted.apply(*less_of_alice(granted)).expect()
+    old = in_force()
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(granted.apply, *less_of_alice(granted))
+        # As late as can be, since a login may take 20 s, and the run takes as long on a slow machine.
+        until("the run begins to write", lambda: host.read(remembered) != before, within=120)
+        started = time.monotonic()
+        machine.spawn("sh", "-c", f"{ask} {login} >/run/late.log 2>&1; echo $? >/run/late.code")
+        until("ssh asks for the passphrase", lambda: "Server accepts key" in machine.read("/run/late.log"))
+        assert in_force() == old, "sshd was reloaded before the login: this shows nothing"
+        run.result().expect()
     machine.shell("touch /run/go").expect()
     until("ssh has ended", lambda: machine.exec("cat", "/run/late.code").stdout == "255\n")
     assert time.monotonic() - started < 20, "it would have been cut off anyway"
