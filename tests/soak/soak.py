@@ -39,6 +39,8 @@ FORWARDS = ["guest-soak-1:80", "8201", "guest-soak-2:80", "8202"]
 # Seconds that the WebSocket of a round stays open.
 HOLD = 20
 DOCKER = "systemctl restart docker"
+# So many rounds in a row that are broken off end it.
+PATIENCE = 3
 # By how much each figure of a container may be above that of the first round.
 MARGIN = {"memory, MiB": 32, "open files": 64, "processes": 16}
 
@@ -119,6 +121,7 @@ class Soak:
         self.world, self.visitor, self.steady, self.guest, self.web = world, visitor, steady, guest, web
         self.report = Report()
         self.listening = world.host.listening()
+        self.broken_off = 0
 
     def faults(self, draw: random.Random) -> Iterator[tuple[str, Callable[[], None]]]:
         """All faults, again and again, each time in another order."""
@@ -136,6 +139,11 @@ class Soak:
         while True:
             yield from draw.sample(sorted(orders.items()), len(orders))
 
+    def started(self) -> str:
+        """When each container was started."""
+        names = [f"proxme-tunnel-{part}" for part in CONTAINERS]
+        return self.world.host.docker("inspect", "--format={{.Name}} {{.State.StartedAt}}", *names).expect().stdout
+
     def tunnel(self, forward: str) -> None:
         """One is opened, answers, is closed, and is no more."""
         url = f"https://{forward.removesuffix(':80')}.{self.world.scenario.domain}/"
@@ -148,7 +156,7 @@ class Soak:
 
     def calm(self, visits: Visits) -> None:
         """What must pass without an error while nothing is broken."""
-        started = time.monotonic()
+        since, began = self.started(), time.monotonic()
         socket = f"wss://{NAME}.{self.world.scenario.domain}/ws"
         with ThreadPoolExecutor(1) as background:
             held = background.submit(self.visitor.websocket, socket, "hello", hold=HOLD)
@@ -158,10 +166,12 @@ class Soak:
         if seen["closed"] is not None or not seen["answers"]:
             self.report.blame(f"A WebSocket was closed while nothing was broken: {seen}")
         # Of those who came within the last seconds some are not yet answered.
-        came = visits.since(started)
+        came = visits.since(began)
         if failed := [visit for visit in came if visit.status != 200]:
             self.report.blame(f"{len(failed)} of {len(came)} visits failed while nothing was broken: {failed[0]}")
         self.report.visits += len(came)
+        if self.started() != since:
+            self.report.blame("A container was started again while nothing was broken.")
 
     def broken(self, visits: Visits, fault: str, order: Callable[[], None]) -> None:
         """One fault, which must heal."""
@@ -186,8 +196,10 @@ class Soak:
                 self.report.note(measure(self.world.host))
                 if order:
                     self.broken(visits, fault, order)
+            self.broken_off = 0
         except AssertionError as error:
             self.report.blame(f"{title}: {error}")
+            self.broken_off += 1
         finally:
             self.guest.stop_all()
             # Hours of visits would fill the memory that they stand in.
@@ -217,6 +229,9 @@ def main() -> int:
         try:
             for number in itertools.count(1):
                 soak.round(number, *(next(faults) if number % args.every == 0 else ("", None)))
+                if soak.broken_off == PATIENCE:
+                    soak.report.blame(f"Given up, as {PATIENCE} rounds in a row were broken off.")
+                    break
                 if time.monotonic() - soak.report.begun > args.hours * 3600:
                     break
         except KeyboardInterrupt:
