@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from world import Answer, Visitor, Web, World
+from world import Answer, Client, Container, RawService, Visitor, Web, World
 
 NAME = "guest-shown"
 # What a browser says when a person goes to a page.
@@ -56,11 +56,36 @@ def test_no_link_leads_past_it(visitor: Visitor, domain: str) -> None:
 
 
 def test_it_leads_nowhere_else(visitor: Visitor, domain: str) -> None:
-    for query in ("//evil.example/", "/\\evil.example/", "https://evil.example/", ""):
-        answer = visitor.get(f"https://{NAME}.{domain}/.proxme-tunnel/go-on?{query}", headers=FROM_THE_PAGE)
-        assert answer.headers.get("location", f"https://{NAME}.{domain}/").startswith(f"https://{NAME}.{domain}/"), (
-            query
-        )
+    """What looks like another host is a path of this one; what is no path is shown the page."""
+    url = f"https://{NAME}.{domain}"
+    for path in ("//evil.example/", "/\\evil.example/"):
+        answer = visitor.get(f"{url}/.proxme-tunnel/go-on?{path}", headers=FROM_THE_PAGE)
+        assert (answer.status, answer.headers["location"]) == (303, url + path)
+    for other in ("https://evil.example/", ""):
+        assert told(visitor.get(f"{url}/.proxme-tunnel/go-on?{other}", headers=FROM_THE_PAGE)), other
+
+
+OTHER_COOKIES = ["a=b,__Host-proxme-tunnel=1", "__HOST-proxme-tunnel=1", "x__Host-proxme-tunnel=1"]
+
+
+@pytest.mark.parametrize("cookie", [*OTHER_COOKIES, "__Host-proxme-tunnel=2"])
+def test_no_other_cookie_counts(visitor: Visitor, domain: str, cookie: str) -> None:
+    """A neighbour may set these for all names, as no rule of browsers is about them."""
+    assert told(visitor.get(f"https://{NAME}.{domain}/", headers=PERSON | {"Cookie": cookie}))
+
+
+def test_a_tunnel_does_not_say_that_it_was_shown(world: World, client: Client, visitor: Visitor, domain: str) -> None:
+    """Its own cookies pass."""
+    container = Container(world.container("raw"))
+    raw = RawService(container)
+    given = [b"__Host-proxme-tunnel=1; Path=/; Secure", b"own=1", b"__host-PROXME-tunnel=1"]
+    cookies = b"".join(b"Set-Cookie: " + value + b"\r\n" for value in given)
+    raw.answers("image", b"HTTP/1.1 200 OK\r\n" + cookies + b"Content-Length: 2\r\n\r\nok")
+    with client.tunnel("guest-cookie:80", to=raw):
+        answer = visitor.get(f"https://guest-cookie.{domain}/image")
+        assert answer.body == "ok"
+        assert [value for name, value in answer.all_headers if name == "set-cookie"] == ["own=1"]
+    container.remove()
 
 
 def test_programs_and_what_a_page_fetches_pass(visitor: Visitor, domain: str) -> None:

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: GPL-3.0-or-later
 -- The page that a browser is shown once before a name that needs no account: what comes next is not the host's.
--- Programs, and what a page fetches by itself, pass. Whether it was shown is known by a cookie that neither a neighbour's page can set
--- ("__Host-") nor a link from elsewhere (the browser says from where somebody goes on).
+-- Programs, and what a page fetches by itself, pass. Whether it was shown is known by a cookie that no neighbour's page can set ("__Host-"),
+-- no tunnel (guard), and no link from elsewhere (the browser says from where somebody goes on).
 local settings = require "settings"
 local notice = {}
 
@@ -11,6 +11,13 @@ local remembered = 30 * 86400
 local function needs_no_account(name)
   local prefix = settings.guest_prefix
   return name:match "^%d+$" or (prefix ~= "" and name:sub(1, #prefix) == prefix)
+end
+
+-- Whether the browser has the cookie, by this very name: nginx's own $cookie_ is not that strict.
+local function was_shown()
+  for pair in (ngx.var.http_cookie or ""):gmatch "[^;]+" do
+    if pair:match "^%s*(.-)%s*$" == cookie .. "=1" then return true end
+  end
 end
 
 -- Where the page leads on to.
@@ -28,7 +35,18 @@ function notice.give(name)
     return ngx.redirect("https://" .. var.told_host .. var.args, 303)
   end
   local is_page = (var.http_accept or ""):find("text/html", 1, true) and (var.http_sec_fetch_mode or "navigate") == "navigate"
-  if is_page and var["cookie_" .. cookie] ~= "1" then return ngx.exec "@notice" end
+  if is_page and not was_shown() then return ngx.exec "@notice" end
+end
+
+-- header_filter: what a tunnel answers does not say that the page was shown.
+function notice.guard()
+  local cookies = ngx.header.set_cookie
+  if not settings.guest_notice or not cookies or not ngx.ctx.tunnel then return end
+  local kept = {}
+  for _, value in ipairs(type(cookies) == "table" and cookies or { cookies }) do
+    if not value:lower():find(cookie:lower(), 1, true) then kept[#kept + 1] = value end
+  end
+  ngx.header.set_cookie = kept
 end
 
 return notice
