@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import docker
 import pytest
+from playbook import Operator
 from world import Ca, Client, Host, Scenario, Visitor, Web, World
 
 
@@ -47,6 +48,12 @@ def domain(scenario: Scenario) -> str:
 def host(world: World) -> Host:
     """The tunnel host, as its operator sees it."""
     return world.host
+
+
+@pytest.fixture(scope="session")
+def operator(scenario: Scenario) -> Operator:
+    """An operator with the scenario's inventory."""
+    return Operator(scenario)
 
 
 @pytest.fixture(scope="session")

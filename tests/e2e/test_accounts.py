@@ -78,12 +78,6 @@ class Accounts:
 
 
 @pytest.fixture(scope="module")
-def operator(scenario: Scenario) -> Operator:
-    """An operator with the scenario's inventory."""
-    return Operator(scenario)
-
-
-@pytest.fixture(scope="module")
 def machine(scenario: Scenario) -> Iterator[Client]:
     """The machine at which all sit, with PostgreSQL, git and sshd."""
     with World(scenario).with_image("services").client("people") as machine:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from world import INSIDE, Client, Container, Host, RawService, Scenario, Tunnel, Visitor, Web, World, until
+from world import INSIDE, Client, Host, RawService, Scenario, Tunnel, Visitor, Web, World, until
 
 SSHD, NGINX, NAMES, POD = (f"proxme-tunnel-{name}" for name in ("sshd", "nginx", "names", "pod"))
 
@@ -22,9 +22,8 @@ SSHD, NGINX, NAMES, POD = (f"proxme-tunnel-{name}" for name in ("sshd", "nginx",
 @pytest.fixture(scope="module")
 def raw(world: World) -> Iterator[RawService]:
     """A service of an attacker."""
-    container = Container(world.container("raw"))
-    yield RawService(container)
-    container.remove()
+    with world.raw_service() as raw:
+        yield raw
 
 
 @pytest.fixture(scope="module")

@@ -193,8 +193,7 @@ def working(host: Host) -> list[str]:
     """The configuration files and the containers, in a form that changes with them."""
     files = host.shell("cd /etc/proxme-tunnel && find . -type f -print0 | sort -z | xargs -0 sha256sum")
     names = [f"proxme-tunnel-{name}" for name in CONTAINERS]
-    started = host.docker("inspect", "--format={{.Id}} {{.State.StartedAt}}", *names)
-    return [*files.expect().stdout.splitlines(), *started.expect().stdout.splitlines()]
+    return [*files.expect().stdout.splitlines(), *host.started(*names).splitlines()]
 
 
 def test_a_broken_configuration_never_replaces_a_working_one(

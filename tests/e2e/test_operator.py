@@ -17,18 +17,9 @@ from world import Client, Host, Scenario, Visitor, Web, World
 CONTAINERS = ("pod", "names", "sshd", "nginx", "front", "caddy")
 
 
-@pytest.fixture(scope="module")
-def operator(scenario: Scenario) -> Operator:
-    """An operator with the scenario's inventory."""
-    return Operator(scenario)
-
-
 def identities(host: Host) -> dict[str, str]:
     """Each container's id and start, which tell whether it was touched."""
-    return {
-        name: host.docker("inspect", "--format={{.Id}} {{.State.StartedAt}}", f"proxme-tunnel-{name}").expect().stdout
-        for name in CONTAINERS
-    }
+    return {name: host.started(f"proxme-tunnel-{name}") for name in CONTAINERS}
 
 
 def alike(scenario: Scenario, folder: pathlib.Path, hosts: dict[str, dict[str, Any]]) -> pathlib.Path:

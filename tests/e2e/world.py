@@ -205,6 +205,11 @@ class Host(Container):
         lines = self.docker("ps", "--all", "--format={{.Names}}\t{{.Status}}").expect().stdout.splitlines()
         return dict(line.split("\t") for line in lines)
 
+    def started(self, *containers: str) -> str:
+        """Which containers these (default: all that run) are, and since when they run."""
+        names = containers or sorted(self.docker("ps", "--format={{.Names}}").expect().stdout.split())
+        return self.docker("inspect", "--format={{.Name}} {{.Id}} {{.State.StartedAt}}", *names).expect().stdout
+
     def forwards(self) -> int:
         """How many forwards are open."""
         return len(self.inside("proxme-tunnel-sshd", "ss", "-Hltn").expect().stdout.splitlines())
@@ -877,6 +882,15 @@ class World:
             yield web
         finally:
             web.container.remove()
+
+    @contextmanager
+    def raw_service(self, *options: str) -> Iterator[RawService]:
+        """A local service that answers with any bytes, for as long as the `with` block lasts."""
+        container = Container(self.container("raw", *options))
+        try:
+            yield RawService(container)
+        finally:
+            container.remove()
 
     @contextmanager
     def visitor(self, name: str | None = None, *options: str) -> Iterator[Visitor]:

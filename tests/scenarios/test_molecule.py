@@ -27,9 +27,8 @@ FOUND = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"
 SCENARIOS = sorted(FOUND, key=lambda name: (name != "default", name))
 # All scenarios together take longer than CI may. `make test-slow` runs these, with the same asserts, and so does ONLY.
 SLOW = {"abuse", "caddy_dns", "faults", "load", "restore", "upgrade"}
-# Seconds that the second run may take where a task that does nothing takes 0.17 s; more where that takes longer.
+# Seconds that the second run may take on a usual machine; in proportion on one that is slower (playbook.slowness).
 SECOND_RUN = 60
-PACE = 0.17
 
 
 def steps(scenario: str) -> list[str]:

@@ -34,6 +34,7 @@ from watch import CONTAINERS, NAME, Watch, gone, steady_client  # noqa: E402
 from world import Client, Host, Meter, Tunnel, Visitor, Visits, Web, World, until  # noqa: E402
 
 MIB = 2**20
+PARTS = [f"proxme-tunnel-{part}" for part in CONTAINERS]
 # The same ones each round, so that they need a certificate once.
 FORWARDS = ["guest-soak-1:80", "8201", "guest-soak-2:80", "8202"]
 # Seconds that the WebSocket of a round stays open.
@@ -96,15 +97,14 @@ class Report:
 
 def measure(host: Host) -> dict[tuple[str, str], float]:
     """What each container and the host's disk use now."""
-    names = [f"proxme-tunnel-{part}" for part in CONTAINERS]
     found: dict[tuple[str, str], float] = {}
-    for name, size in Meter(host, *names).anonymous().items():
+    for name, size in Meter(host, *PARTS).anonymous().items():
         found[name, "memory, MiB"] = size / MIB
     count = (
         "for part; do pids=$(docker top $part -o pid | tail -n +2); "
         "echo $part $(for pid in $pids; do ls /proc/$pid/fd; done 2>/dev/null | wc -l) $(echo $pids | wc -w); done"
     )
-    for line in host.exec("sh", "-c", count, "sh", *names).expect().stdout.splitlines():
+    for line in host.exec("sh", "-c", count, "sh", *PARTS).expect().stdout.splitlines():
         name, files, processes = line.split()
         found[name, "open files"], found[name, "processes"] = float(files), float(processes)
     sizes = host.exec("du", "-sm", "/var/lib/proxme-tunnel", "/var/log").expect().stdout
@@ -139,11 +139,6 @@ class Soak:
         while True:
             yield from draw.sample(sorted(orders.items()), len(orders))
 
-    def started(self) -> str:
-        """When each container was started."""
-        names = [f"proxme-tunnel-{part}" for part in CONTAINERS]
-        return self.world.host.docker("inspect", "--format={{.Name}} {{.State.StartedAt}}", *names).expect().stdout
-
     def tunnel(self, forward: str) -> None:
         """One is opened, answers, is closed, and is no more."""
         url = f"https://{forward.removesuffix(':80')}.{self.world.scenario.domain}/"
@@ -156,7 +151,7 @@ class Soak:
 
     def calm(self, visits: Visits) -> None:
         """What must pass without an error while nothing is broken."""
-        since, began = self.started(), time.monotonic()
+        since, began = self.world.host.started(*PARTS), time.monotonic()
         socket = f"wss://{NAME}.{self.world.scenario.domain}/ws"
         with ThreadPoolExecutor(1) as background:
             held = background.submit(self.visitor.websocket, socket, "hello", hold=HOLD)
@@ -170,7 +165,7 @@ class Soak:
         if failed := [visit for visit in came if visit.status != 200]:
             self.report.blame(f"{len(failed)} of {len(came)} visits failed while nothing was broken: {failed[0]}")
         self.report.visits += len(came)
-        if self.started() != since:
+        if self.world.host.started(*PARTS) != since:
             self.report.blame("A container was started again while nothing was broken.")
 
     def broken(self, visits: Visits, fault: str, order: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from playbook import ROOT, Operator, Run
-from world import Client, Host, Scenario, Visitor, Web, World, until
+from world import Client, Host, Visitor, Web, World, until
 
 BAR, ACCOUNTS = ROOT / "playbooks/bar.yml", ROOT / "playbooks/accounts.yml"
 NAMES = ["guest-phish", "8666", "blog"]
@@ -20,18 +20,6 @@ NETWORK = "192.0.2.0/25"
 def address(machine: Client | Visitor) -> str:
     """Where a machine comes from."""
     return machine.exec("hostname", "-i").expect().stdout.split()[0]
-
-
-def started(host: Host) -> str:
-    """Which containers the host runs, and since when."""
-    names = host.docker("ps", "--format={{.Names}}").expect().stdout.split()
-    return host.docker("inspect", "--format={{.Name}} {{.Id}} {{.State.StartedAt}}", *sorted(names)).expect().stdout
-
-
-@pytest.fixture(scope="module")
-def operator(scenario: Scenario) -> Operator:
-    """Runs playbooks."""
-    return Operator(scenario)
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +44,13 @@ def bystander(world: World, web: Web, visitor: Visitor, domain: str, host: Host)
     url = f"https://guest-stay.{domain}/"
     with world.client("bystander") as client, client.tunnel("guest-stay:80", to=web) as tunnel:
         until("the tunnel answers", lambda: visitor.get(url).status == 200)
-        before = started(host)
+        before = host.started()
         with visitor.visits(url, every=0.1) as kept, visitor.visits(url, every=0.1, new=True) as new:
             yield
             for visits in (kept, new):
                 assert {visit.status for visit in visits.since()} == {200}
         assert tunnel.running
-        assert started(host) == before
+        assert host.started() == before
 
 
 def refused(client: Client, forward: str, web: Web, *options: str, user: str = "tunnel") -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from world import Answer, Client, Container, RawService, Visitor, Web, World
+from world import Answer, Client, Visitor, Web, World
 
 NAME = "guest-shown"
 # What a browser says when a person goes to a page.
@@ -76,16 +76,13 @@ def test_no_other_cookie_counts(visitor: Visitor, domain: str, cookie: str) -> N
 
 def test_a_tunnel_does_not_say_that_it_was_shown(world: World, client: Client, visitor: Visitor, domain: str) -> None:
     """Its own cookies pass."""
-    container = Container(world.container("raw"))
-    raw = RawService(container)
     given = [b"__Host-proxme-tunnel=1; Path=/; Secure", b"own=1", b"__host-PROXME-tunnel=1"]
     cookies = b"".join(b"Set-Cookie: " + value + b"\r\n" for value in given)
-    raw.answers("image", b"HTTP/1.1 200 OK\r\n" + cookies + b"Content-Length: 2\r\n\r\nok")
-    with client.tunnel("guest-cookie:80", to=raw):
+    with world.raw_service() as raw, client.tunnel("guest-cookie:80", to=raw):
+        raw.answers("image", b"HTTP/1.1 200 OK\r\n" + cookies + b"Content-Length: 2\r\n\r\nok")
         answer = visitor.get(f"https://guest-cookie.{domain}/image")
         assert answer.body == "ok"
         assert [value for name, value in answer.all_headers if name == "set-cookie"] == ["own=1"]
-    container.remove()
 
 
 def test_programs_and_what_a_page_fetches_pass(visitor: Visitor, domain: str) -> None:

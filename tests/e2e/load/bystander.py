@@ -44,10 +44,6 @@ class Bystander:
     visitor: Visitor
     url: str
 
-    def started(self) -> str:
-        """When each container was started."""
-        return self.host.docker("inspect", "--format={{.Name}} {{.State.StartedAt}}", *HOLDERS, *PARTS).expect().stdout
-
     @contextmanager
     def unharmed(self, attack: str, *, spare: int = 32 * MIB, within: float = 180) -> Iterator[dict[str, int]]:
         """Expect that the attack in the block harms nobody.
@@ -56,7 +52,7 @@ class Bystander:
         the host listens where it did; and `within` seconds each container's memory is back, up to `spare` bytes (Caddy
         gives memory back after two minutes). Yields the most memory of each so far.
         """
-        started, listening, meter = self.started(), self.host.listening(), Meter(self.host, *PARTS)
+        started, listening, meter = self.host.started(*HOLDERS, *PARTS), self.host.listening(), Meter(self.host, *PARTS)
         idle = meter.anonymous()
         with (
             most_memory(meter) as most,
@@ -76,7 +72,7 @@ class Bystander:
 
         assert not failed, failed[:5]
         assert slowest < 1
-        assert self.started() == started
+        assert self.host.started(*HOLDERS, *PARTS) == started
         assert self.host.listening() == listening
 
         def back() -> dict[str, int]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from world import Ca, Container, Host, RawService, Visitor, World
+from world import Ca, Host, RawService, Visitor, World
 
 NGINX = "proxme-tunnel-nginx"
 INNER = "GET /smuggled HTTP/1.1\r\nHost: smuggled.invalid\r\nX-Smuggled: yes\r\n\r\n"
@@ -22,13 +22,13 @@ HEADER = "\r\nX-Smuggled: yes"
 @pytest.fixture(scope="module")
 def raw(world: World, visitor: Visitor, domain: str) -> Iterator[RawService]:
     """A service that says what it was asked, open as guest-raw."""
-    container = Container(world.container("raw"))
-    with world.client("holder") as client, client.tunnel("guest-raw:80", to="raw:80", wait=False) as tunnel:
-        service = RawService(container)
-        tunnel.wait_up()
+    with (
+        world.raw_service() as service,
+        world.client("holder") as client,
+        client.tunnel("guest-raw:80", to=service),
+    ):
         assert visitor.get(f"https://guest-raw.{domain}/").body == "plain"
         yield service
-    container.remove()
 
 
 # Requests over HTTP/2 that would be two, or others, over HTTP/1.1.

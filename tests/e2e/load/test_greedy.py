@@ -69,13 +69,13 @@ def test_those_who_hold_all_places_of_a_name_hold_no_more(
 @pytest.fixture(scope="module")
 def raw(world: World, visitor: Visitor, domain: str) -> Iterator[RawService]:
     """The service of an attacker, open as guest-raw; both the service and ssh have half a processor."""
-    container = Container(world.container("raw", "--cpus=0.5"))
-    with world.client("holder", "--cpus=0.5") as client:
-        service = RawService(container)
-        with client.tunnel("guest-raw:80", to=service):
-            assert visitor.get(f"https://guest-raw.{domain}/").body == "plain"
-            yield service
-    container.remove()
+    with (
+        world.raw_service("--cpus=0.5") as service,
+        world.client("holder", "--cpus=0.5") as client,
+        client.tunnel("guest-raw:80", to=service),
+    ):
+        assert visitor.get(f"https://guest-raw.{domain}/").body == "plain"
+        yield service
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -16,12 +16,6 @@ NAME = "guest-kept"
 KEYS = "ssh-keyscan -p 2222 -t ed25519,rsa {host} 2>/dev/null | sort"
 
 
-@pytest.fixture(scope="module")
-def operator(scenario: Scenario) -> Operator:
-    """An operator with the scenario's inventory."""
-    return Operator(scenario)
-
-
 def archives(scenario: Scenario) -> list[pathlib.Path]:
     """The archives that there are, the oldest first."""
     return sorted((scenario.folder / "backup").glob("*.vault"))

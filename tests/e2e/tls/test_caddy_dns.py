@@ -20,12 +20,6 @@ NAME = "guest-live"
 
 
 @pytest.fixture(scope="module")
-def operator(scenario: Scenario) -> Operator:
-    """An operator with the scenario's inventory."""
-    return Operator(scenario)
-
-
-@pytest.fixture(scope="module")
 def chosen(scenario: Scenario) -> dict[str, Any]:
     """What the operator writes."""
     key = provider(scenario, "main")["tunnel_dns_settings"]

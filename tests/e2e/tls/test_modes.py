@@ -59,12 +59,6 @@ class Authority:
 
 
 @pytest.fixture(scope="module")
-def operator(scenario: Scenario) -> Operator:
-    """An operator with the scenario's inventory."""
-    return Operator(scenario)
-
-
-@pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """The operator's authority."""
     return Authority(tmp_path_factory.mktemp("authority"))
