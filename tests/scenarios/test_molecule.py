@@ -87,6 +87,15 @@ class Scenario:
                 follower.join()
 
 
+def reason(output: str) -> str:
+    """What a failed play said of its first failure: from that task's name to the next task or the recap."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", output)
+    for task in re.split(r"^(?=TASK \[|PLAY )", plain, flags=re.MULTILINE):
+        if re.search(r"^(fatal|failed): |^\[ERROR\]", task, re.MULTILINE) and "...ignoring" not in task:
+            return task[:6000].strip()
+    return plain[-2000:].strip()
+
+
 def follow(log: pathlib.Path, done: threading.Event) -> None:
     """Show what is written to `log`, while Ansible keeps it back, until `done` is set."""
     shown = 0
@@ -152,7 +161,7 @@ def test_scenario(
                             pytest.skip(text)
                         pytest.fail(text, pytrace=False)
     if code:
-        pytest.fail(f"molecule {step} of the scenario {name} failed; its output is above", pytrace=False)
+        pytest.fail(f"molecule {step} of the scenario {name} failed:\n{reason(output)}", pytrace=False)
     if step == "check-2" and "changed=0 " not in re.sub(r"\x1b\[[\d;]*m", "", output):
         pytest.fail(f"--check on the converged host of {name} would change something; see above", pytrace=False)
     if step == "idempotence" and seconds > SECOND_RUN:
