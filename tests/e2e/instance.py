@@ -12,6 +12,8 @@ import sys
 from world import Host, Scenario, World, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Molecule finds it by itself only in a git checkout.
+BASE = str(ROOT / ".config/molecule/config.yml")
 
 
 def healthy(host: Host) -> bool:
@@ -33,7 +35,7 @@ def find_scenario() -> Scenario:
     if run("docker", "inspect", name).code:
         print("There is no instance of the scenario `default`: `molecule converge` makes it, in about 3 minutes.")
         environment = {**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-        command = [sys.executable, "-m", "molecule", "converge", "--scenario-name", "default"]
+        command = [sys.executable, "-m", "molecule", "--base-config", BASE, "converge", "--scenario-name", "default"]
         if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
             raise SystemExit("molecule converge failed; see above.")
         print("It is left running; `molecule destroy` removes it.")

@@ -17,6 +17,7 @@ import itertools
 import pathlib
 import random
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ DOCKER = "systemctl restart docker"
 # So many rounds in a row that are broken off end it.
 PATIENCE = 3
 # By how much each figure of a container may be above that of the first round.
-MARGIN = {"memory, MiB": 32, "open files": 64, "processes": 16}
+MARGIN = {"memory, MiB": 32, "open files": 64, "processes": 16, "size, MiB": 256}
 
 console = Console(highlight=False, width=132, soft_wrap=True)
 
@@ -72,8 +73,8 @@ class Report:
     def judge_use(self) -> None:
         """Blame what grows."""
         for (part, kind), values in self.use.items():
-            if values[-1] > values[0] + MARGIN.get(kind, float("inf")):
-                self.blame(f"{part}: {kind} went from {values[0]:.0f} in the first round to {values[-1]:.0f}.")
+            if max(values) > values[0] + MARGIN[kind]:
+                self.blame(f"{part}: {kind} went from {values[0]:.0f} in the first round to {max(values):.0f}.")
 
     def show(self) -> None:
         """Print it, as Markdown."""
@@ -192,7 +193,7 @@ class Soak:
                 if order:
                     self.broken(visits, fault, order)
             self.broken_off = 0
-        except AssertionError as error:
+        except (AssertionError, subprocess.TimeoutExpired, ValueError) as error:
             self.report.blame(f"{title}: {error}")
             self.broken_off += 1
         finally:
@@ -210,6 +211,8 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=5, help="a fault after each so many rounds (default 5)")
     parser.add_argument("--seed", type=int, default=1, help="for the order of the faults (default 1)")
     args = parser.parse_args()
+    if args.every < 1:
+        parser.error("--every is 1 or more")
     world = find_world()
     with (
         world.web() as web,
@@ -231,8 +234,9 @@ def main() -> int:
                     break
         except KeyboardInterrupt:
             console.print("Ended by hand.")
-        soak.report.judge_use()
-        soak.report.show()
+        finally:
+            soak.report.judge_use()
+            soak.report.show()
         return 1 if soak.report.wrong else 0
 
 
