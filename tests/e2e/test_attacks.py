@@ -511,6 +511,27 @@ def test_nothing_outside_can_be_reached_from_the_tunnels_namespace(
     assert [line for line in seen if line.endswith(" yes")] == []
 
 
+def test_caddy_reaches_nothing_but_the_authority_and_resolvers(host: Host, scenario: Scenario) -> None:
+    """Not the host, not its other containers, not its neighbours. Cure: the chain `out` of the front end's filter."""
+    network = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
+    _, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-front").expect().stdout.split()
+    pod, bridge = host.docker("inspect", f"--format={network}", POD).expect().stdout.split()
+    allowed = [f"tcp:{scenario.ca_address}:14000", f"udp:{scenario.ca_address}:53"]
+    refused = [
+        *(f"tcp:{address}:9000" for address in (bridge, gateway, scenario.host_address)),
+        *(f"tcp:{address}:2222" for address in (gateway, scenario.host_address)),
+        *(f"ping:{address}" for address in (gateway, pod, scenario.ca_address)),
+    ]
+    script = (INSIDE / "reach.py").read_text()
+    with listening(host, 9000):
+        seen = host.python("reach.py", *allowed, *refused).expect().stdout.splitlines()
+        assert seen == [f"{target} yes" for target in allowed + refused], "the host itself reaches them all"
+        found = host.in_namespace("proxme-tunnel-caddy", "python3", "-c", script, *allowed, *refused).expect()
+    seen = found.stdout.splitlines()
+    assert [line for line in seen if line.endswith(" yes")] == [f"{target} yes" for target in allowed]
+    assert len(seen) == len(allowed + refused)
+
+
 def test_nobody_can_knock_at_the_namespace_but_at_sshd(host: Host) -> None:
     """From the host, the neighbour that is nearest. Cure: the filter's chain `in`."""
     network = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
