@@ -202,6 +202,37 @@ def test_every_role_variable_that_a_playbook_sets_exists(playbook):
     assert not keys - known
 
 
+@pytest.mark.parametrize("by_caddy", [pytest.param(False, id="certbot"), pytest.param(True, id="Caddy")])
+def test_only_who_asks_for_the_wildcard_gets_the_providers_settings(run, tmp_path, by_caddy):
+    """A key of google's for certbot has line breaks, which no configuration of Caddy's could hold."""
+    given = {
+        "tunnel_domain": "proxme.example",
+        "tunnel_tls": "wildcard",
+        "tunnel_dns_provider": "google",
+        "tunnel_dns_by_caddy": by_caddy,
+        "tunnel_dns_settings": {"private_key": "-----BEGIN PRIVATE KEY-----\nbase64\n"},
+    }
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars_files": [str(ROOT / "playbooks/role_variables.yml")],
+        "tasks": [
+            {
+                "ansible.builtin.assert": {
+                    "that": [
+                        f"(certbot_wildcard_state == 'present') == {not by_caddy}",
+                        f"caddy_frontend_dns_settings == {'tunnel_dns_settings' if by_caddy else '{}'}",
+                        f"caddy_frontend_dns_provider == '{'google' if by_caddy else ''}'",
+                    ]
+                }
+            }
+        ],
+    }
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    run("ansible-playbook", "-i", "localhost,", "-e", json.dumps(given), tmp_path / "play.yml", cwd=tmp_path)
+
+
 def test_the_example_inventory_works_as_it_is_and_knows_only_variables_of_the_spec(run, tmp_path):
     shutil.copy(ROOT / "inventory.example", tmp_path / "inventory")
     listing = json.loads(run("ansible-inventory", "-i", tmp_path / "inventory", "--list", cwd=tmp_path).stdout)
