@@ -17,7 +17,7 @@ setup: .venv/ready ## Make .venv, and have a Docker engine
 test: setup ## Run what each change has to pass; ONLY=default one scenario, E2E='-k name' some of its tests, KEEP=1 keeps it
 	pytest -o verbosity_subtests=1 $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios -m 'not slow')
 
-test-slow: setup ## Run what is too slow for each change: upgrades, faults, abuse, load, restore, DNS providers, Caddy with DNS
+test-slow: setup ## Run what is too slow for each change: upgrades, faults, abuse, load, restore, rarer TLS choices, DNS providers, Caddy with DNS
 	pytest -o verbosity_subtests=1 -m slow tests/slow tests/scenarios
 
 lint: venv ## Run the linters

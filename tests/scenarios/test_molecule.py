@@ -26,7 +26,7 @@ from playbook import slowness  # noqa: E402
 FOUND = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} - {"demo"}
 SCENARIOS = sorted(FOUND, key=lambda name: (name != "default", name))
 # All scenarios together take longer than CI may. `make test-slow` runs these, with the same asserts, and so does ONLY.
-SLOW = {"abuse", "caddy_dns", "faults", "load", "restore", "upgrade"}
+SLOW = {"abuse", "caddy_dns", "choices", "faults", "load", "restore", "upgrade"}
 # Seconds that the second run may take on a usual machine; in proportion on one that is slower (playbook.slowness).
 SECOND_RUN = 60
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One host goes through the choices of tunnel_tls, in this order, with one tunnel that stays."""
+"""One host goes through the choices of tunnel_tls, in this order, with one tunnel that stays.
+
+The scenario `tls` runs those that are not marked slow, and the scenario `choices` those that are.
+"""
 
 from __future__ import annotations
 
@@ -210,9 +213,11 @@ def test_without_an_authority_all_is_shown_over_http(
     assert visitor.get(f"http://{domain}/", http="1.1").status == 308
 
 
+@pytest.mark.slow
 def test_a_day_has_a_budget(operator: Operator, client: Client, web: Web, visitor: Visitor, domain: str) -> None:
     """Names that are always allowed and names that have a certificate do not count; the rest is said in the log."""
     variables = {"tunnel_certificates_per_day": 0, "tunnel_certificates_always": ["guest-always"]}
+    assert visitor.get(f"https://{NAME}.{domain}/").status == 200
     operator.run(variables=variables).expect()
     with client.tunnel("guest-late:80", "guest-always:80", to=web):
         assert visitor.get(f"https://guest-late.{domain}/").status == 0
@@ -222,6 +227,17 @@ def test_a_day_has_a_budget(operator: Operator, client: Client, web: Web, visito
     assert f"no certificate for guest-late.{domain}" in Host(said).docker("logs", "proxme-tunnel-nginx").output
 
 
+@pytest.mark.slow
+def test_plain_names_and_hsts_are_choices(operator: Operator, visitor: Visitor, domain: str) -> None:
+    assert "strict-transport-security" not in visitor.get(f"https://{NAME}.{domain}/").headers
+    operator.run(variables={"tunnel_plain_names": [NAME], "tunnel_hsts": 3600}).expect()
+    started = time.monotonic()
+    until("http stays http", lambda: visitor.get(f"http://{NAME}.{domain}/", http="1.1").status == 200)
+    assert time.monotonic() - started < 5
+    assert visitor.get(f"https://{NAME}.{domain}/").headers["strict-transport-security"] == "max-age=3600"
+
+
+@pytest.mark.slow
 def test_a_second_authority_is_asked_when_the_first_one_refuses(
     operator: Operator, client: Client, web: Web, world: World, host: Host, one: Strict, other: Strict, domain: str
 ) -> None:
@@ -244,6 +260,7 @@ def test_a_second_authority_is_asked_when_the_first_one_refuses(
     assert "externalAccountRequired" in host.docker("logs", CADDY).output
 
 
+@pytest.mark.slow
 def test_an_authority_that_wants_an_account_and_has_profiles(
     operator: Operator, client: Client, web: Web, world: World, host: Host, one: Strict, other: Strict, domain: str
 ) -> None:
@@ -296,6 +313,7 @@ def test_a_certificate_of_the_operators(
     assert ca.orders() == orders
 
 
+@pytest.mark.slow
 def test_sites_of_the_operator_stand_beside_the_tunnels(
     operator: Operator, authority: Authority, visitor: Visitor, guest: Visitor, domain: str, tmp_path: pathlib.Path
 ) -> None:
@@ -317,6 +335,7 @@ def test_sites_of_the_operator_stand_beside_the_tunnels(
     idempotent(operator, variables)
 
 
+@pytest.mark.slow
 def test_a_certificate_that_lies_on_the_host(
     operator: Operator, authority: Authority, guest: Visitor, host: Host, domain: str
 ) -> None:
@@ -472,6 +491,7 @@ def test_behind_an_existing_caddy(
         front.shell("caddy stop")
 
 
+@pytest.mark.slow
 def test_off_changes_nothing_the_second_time(operator: Operator, behind: dict[str, Any]) -> None:
     idempotent(operator, behind)
 
@@ -525,26 +545,13 @@ def test_a_renewal_closes_nothing(visitor: Visitor, host: Host, ca: Ca, domain: 
     assert visitor.read("/run/slow").split() == [str(64 * 2**20), "200"]
 
 
-def test_a_key_for_a_zone_of_challenges_alone(
-    operator: Operator, scenario: Scenario, visitor: Visitor, host: Host, domain: str
-) -> None:
-    """_acme-challenge is a CNAME into a zone that serves nothing else; the host has no key for the main one."""
-    change = f"server 127.0.0.1\nzone {domain}\nupdate delete _acme-challenge.{domain}\n"
-    change += f"update add _acme-challenge.{domain} 5 CNAME proxme.challenges.example.\nsend\n"
-    Container(scenario.dns).exec("nsupdate", "-k", "/run/named/session.key", stdin=change.encode()).expect()
-    operator.run(variables=provider(scenario, "challenges")).expect()
-    before = serial(visitor, domain)
-    renew(host)
-    until("the new one is served", lambda: serial(visitor, domain) != before)
-
-
 def test_custom_domains_beside_the_wildcard(
     operator: Operator, scenario: Scenario, client: Client, web: Web, visitor: Visitor, ca: Ca, domain: str
 ) -> None:
     """One order for each custom domain that is live; none for a name of ours, however deep."""
     client.shell("test -e /run/alice || ssh-keygen -q -t ed25519 -N '' -f /run/alice").expect()
     alice = {"name": "alice", "keys": [client.read("/run/alice.pub").strip()], "names": ["alice-shop"]}
-    variables = provider(scenario, "challenges") | {"tunnel_tls": "both"}
+    variables = provider(scenario, "main") | {"tunnel_tls": "both"}
     variables |= {"tunnel_accounts": [alice | {"domains": {SITE: "alice-shop", f"closed.{SITE}": "alice-shop"}}]}
     operator.run(variables=variables).expect()
     orders = ca.orders()
@@ -560,6 +567,21 @@ def test_custom_domains_beside_the_wildcard(
     assert ca.orders() == orders + 1
 
 
+@pytest.mark.slow
+def test_a_key_for_a_zone_of_challenges_alone(
+    operator: Operator, scenario: Scenario, visitor: Visitor, host: Host, domain: str
+) -> None:
+    """_acme-challenge is a CNAME into a zone that serves nothing else; the host has no key for the main one."""
+    change = f"server 127.0.0.1\nzone {domain}\nupdate delete _acme-challenge.{domain}\n"
+    change += f"update add _acme-challenge.{domain} 5 CNAME proxme.challenges.example.\nsend\n"
+    Container(scenario.dns).exec("nsupdate", "-k", "/run/named/session.key", stdin=change.encode()).expect()
+    operator.run(variables=provider(scenario, "challenges")).expect()
+    before = serial(visitor, domain)
+    renew(host)
+    until("the new one is served", lambda: serial(visitor, domain) != before)
+
+
+@pytest.mark.slow
 def test_the_wildcard_of_an_authority_that_wants_an_account_and_has_profiles(
     operator: Operator, scenario: Scenario, world: World, host: Host, one: Strict, domain: str
 ) -> None:
@@ -599,12 +621,3 @@ def test_visitors_have_modern_protocols(visitor: Visitor, domain: str) -> None:
             said = visitor.shell(connect.replace("s_client", f"s_client {version} -cipher DEFAULT@SECLEVEL=0")).stdout
             assert ("Verify return code: 0" in said and "Cipher is (NONE)" not in said) is allowed, (version, said)
         assert "X25519MLKEM768" in visitor.shell(connect.replace("s_client", "s_client -groups X25519MLKEM768")).stdout
-
-
-def test_plain_names_and_hsts_are_choices(operator: Operator, visitor: Visitor, domain: str) -> None:
-    assert "strict-transport-security" not in visitor.get(f"https://{NAME}.{domain}/").headers
-    operator.run(variables={"tunnel_plain_names": [NAME], "tunnel_hsts": 3600}).expect()
-    started = time.monotonic()
-    until("http stays http", lambda: visitor.get(f"http://{NAME}.{domain}/", http="1.1").status == 200)
-    assert time.monotonic() - started < 5
-    assert visitor.get(f"https://{NAME}.{domain}/").headers["strict-transport-security"] == "max-age=3600"
