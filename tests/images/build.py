@@ -217,19 +217,25 @@ def compile_caddy(folder: pathlib.Path) -> None:
     download("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "caddy", ".", folder=folder)
 
 
-def serve(client: docker.DockerClient) -> None:
-    """Run the registry that stands in for the public one, and put the images there that the roles ask for."""
-    # One that is there stays, even if its image has changed: other scenarios' instances may be connected to it.
-    for container in client.containers.list(all=True, filters={"name": f"^/{REGISTRY}$"}):
-        container.start()
-        break
-    else:
+def run_registry(client: docker.DockerClient, name: str = REGISTRY) -> str:
+    """Run the registry that stands in for the public one, unless it runs; its address, "127.0.0.1:PORT"."""
+    # One that runs stays, even if its image has changed: other scenarios' instances may be connected to it. One that
+    # the end of the engine stopped may not start again: a scenario's network that it was in can be gone by now.
+    found = client.containers.list(all=True, filters={"name": f"^/{name}$"})
+    if not found or found[0].status != "running":
+        if found:
+            found[0].remove(v=True, force=True)
         run(
-            *("docker", "run", "--detach", "--name", REGISTRY, "--label", "proxme.scenario=shared"),
+            *("docker", "run", "--detach", "--name", name, "--label", "proxme.scenario=shared"),
             *("--publish", "127.0.0.1::5000", "proxme-test/tools:latest", "registry"),
         )
     # An engine takes a registry on its own loopback without TLS.
-    address = run("docker", "port", REGISTRY, "5000/tcp").split()[0]
+    return run("docker", "port", name, "5000/tcp").split()[0]
+
+
+def serve(client: docker.DockerClient) -> None:
+    """Run the registry, and put the images there that the roles ask for."""
+    address = run_registry(client)
     wait_for_registry(address)
     for name, public in (("served-debian:trixie-slim", "debian:trixie-slim"), (f"caddy:{CADDY}", f"caddy:{CADDY}")):
         target = f"{address}/library/{public}"
