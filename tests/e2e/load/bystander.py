@@ -60,11 +60,11 @@ class Bystander:
             self.visitor.visits(self.url, every=0.1, new=True) as new,
         ):
             yield most
-            # Some attacks are over at once.
-            until("there were some visits", lambda: len(kept.since()) > 30, within=20)
+            # Some attacks are over at once, and of less than a hundred visits one would decide.
+            until("there were enough visits", lambda: min(len(kept.since()), len(new.since())) > 50, within=30)
             visits = [*kept.since(), *new.since()]
         failed = [visit for visit in visits if visit.status != 200 or "Hello from web." not in visit.body]
-        slowest = statistics.quantiles([visit.seconds for visit in visits], n=100)[98]
+        slowest = statistics.quantiles([visit.seconds for visit in visits], n=100, method="inclusive")[98]
 
         def rise(sizes: dict[str, int]) -> str:
             part = max(PARTS, key=lambda part: sizes[part] - idle[part])
