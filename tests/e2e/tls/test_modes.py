@@ -325,10 +325,15 @@ def test_sites_of_the_operator_stand_beside_the_tunnels(
     until("the shop is there", lambda: visitor.get(f"https://{WIKI}/").body == "the shop", within=20)
     with unbroken(guest, f"wss://{NAME}.{domain}/ws"):
         site.write_text(f"{WIKI} {{\n\tresponnd oops\n}}\n")
-        broken = operator.run(variables=variables)
+        strict = variables | {"tunnel_hsts": 3600}
+        broken = operator.run(variables=strict)
         assert broken.code != 0
         assert "unrecognized directive: responnd" in broken.output
         assert visitor.get(f"https://{WIKI}/").body == "the shop"
+        # What that run had written before it ended is made up for, though now no file changes.
+        site.write_text(f'{WIKI} {{\n\trespond "the shop"\n}}\n')
+        assert operator.run(variables=strict).expect().changed == ["caddy_frontend : Reload Caddy"]
+        assert guest.get(f"https://{NAME}.{domain}/").headers["strict-transport-security"] == "max-age=3600"
         site.write_text(f'{WIKI} {{\n\trespond "the new shop"\n}}\n')
         operator.run(variables=variables).expect()
         until("the new shop is there", lambda: visitor.get(f"https://{WIKI}/").body == "the new shop")
