@@ -86,9 +86,9 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
         run = operator.run(variables=changed).expect()
         assert run.changed == [
             "tunnel_pod : Write the packet filter",
+            "docker_engine : Change the holder's namespace by apply-filter",
             "tunnel_pod : Write the resolver's configuration",
-            "tunnel_pod : Apply the packet filter",
-            "tunnel_pod : Restart the resolver",
+            "tunnel_pod : Run the resolver",
             *remembered,
             "sshd_tunnel : Write the accounts",
             "sshd_tunnel : Write the configuration",
@@ -102,7 +102,7 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
         # What was told to read its configuration again is still started again when it ends.
         assert [name for name in CONTAINERS if host.stays_stopped(f"proxme-tunnel-{name}")] == []
         after = identities(host)
-        # dnsdist can not read its configuration again and is restarted; the tunnels do not notice.
+        # dnsdist can not read its configuration again and is replaced; the tunnels do not notice.
         assert {name for name in CONTAINERS if after[name] != before[name]} == {"names"}
         assert tunnel.running
         assert visitor.get(f"https://8081.{domain}/").status == 200
