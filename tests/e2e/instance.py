@@ -9,19 +9,11 @@ import pathlib
 import subprocess
 import sys
 
-from world import Host, Scenario, World, run
+from world import Scenario, World, run, until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Molecule finds it by itself only in a git checkout.
 BASE = str(ROOT / ".config/molecule/config.yml")
-
-
-def healthy(host: Host) -> bool:
-    """Whether the host's containers are there and run."""
-    try:
-        return host.all_healthy()
-    except AssertionError:
-        return False
 
 
 def find_scenario() -> Scenario:
@@ -48,8 +40,11 @@ def find_scenario() -> Scenario:
 def find_world() -> World:
     """The world of that scenario; ends the program if its host is not whole."""
     world = World(find_scenario())
-    if not healthy(world.host):
+    try:
+        # A container that has just started has not been judged yet.
+        until("all its containers run and are healthy", world.host.all_healthy, within=15)
+    except AssertionError as error:
         raise SystemExit(
-            f"{world.host.name} is not converged, or not all its containers run: `molecule converge` first."
-        )
+            f"{world.host.name} is no whole tunnel host. {error}\n`molecule converge` mends it."
+        ) from error
     return world
