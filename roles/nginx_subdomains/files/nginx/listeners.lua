@@ -11,17 +11,15 @@ local seen, looked = {}, -math.huge
 -- The kernel writes an address as 32 bit words in the byte order of the machine.
 local little = require("ffi").abi "le"
 local function word(bytes)
-  return little and bytes:gsub("(..)(..)(..)(..)", "%4%3%2%1") or bytes
+  return little and (bytes:gsub("(..)(..)(..)(..)", "%4%3%2%1")) or bytes
 end
 
-local function key(address, port)
-  local hex
+-- An address (an IPv4 address, or an IPv6 address with all eight groups of four digits) as the kernel writes it.
+function listeners.written(address)
   if address:find(":", 1, true) then
-    hex = address:gsub(":", ""):upper():gsub("........", word)
-  else
-    hex = word(string.format("%02X%02X%02X%02X", address:match "^(%d+)%.(%d+)%.(%d+)%.(%d+)$"))
+    return (address:gsub(":", ""):upper():gsub("........", word))
   end
-  return hex .. string.format(":%04X", port)
+  return word(string.format("%02X%02X%02X%02X", address:match "^(%d+)%.(%d+)%.(%d+)%.(%d+)$"))
 end
 
 local function look()
@@ -40,9 +38,9 @@ local function look()
   seen, looked = now, ngx.now()
 end
 
--- Whether something listens on the address (an IPv4 address, or an IPv6 address with all eight groups of four digits) and port.
-function listeners.has(address, port)
-  local where, asked = key(address, port), ngx.now()
+-- Whether something listens on the address, as listeners.written() writes it, and port.
+function listeners.has(written, port)
+  local where, asked = string.format("%s:%04X", written, port), ngx.now()
   if seen[where] and asked - looked < fresh then return true end
   -- Not seen: look again, so that a tunnel that was opened a moment ago is found at once.
   if asked - looked < pause then

@@ -3,8 +3,11 @@
 local names = require "names"
 local listeners = require "listeners"
 local settings = require "settings"
+local lrucache = require "resty.lrucache"
 local tunnels = {}
 local dialled = ngx.shared.dialled
+-- What labels mean, as it takes longer to find out than all else that a request needs of this file.
+local meanings = assert(lrucache.new(4096))
 
 -- The label without "--local", and whether it had it. A name has no "--", so the two can not be mistaken.
 local function plain(label)
@@ -20,9 +23,9 @@ end
 
 -- The port of a name that is dialled: 80, or else 443 with TLS. Whoever is dialled stays so until the tunnel ends; otherwise another client
 -- could take a name's visitors by taking its other port.
-local function held_port(name, address)
+local function held_port(name, written)
   for _, port in ipairs { dialled:get(name) or 80, 80, 443 } do
-    if listeners.has(address, port) then
+    if listeners.has(written, port) then
       dialled:set(name, port)
       return port
     end
@@ -42,33 +45,44 @@ end
 
 -- Whether the operator has barred a label.
 function tunnels.is_barred(label)
-  return settings.barred[plain(label)] or false
+  return settings.barred[(plain(label))] or false
+end
+
+-- What a label means, whether or not somebody holds it: { name, mended, port (of a port label), address, written }, or false for nothing.
+local function meaning_of(label)
+  local meaning = meanings:get(label)
+  if meaning ~= nil then return meaning end
+  local name, mended = plain(label)
+  local port = port_of(name)
+  if port or (names.valid(name) and not settings.reserved[name]) then
+    local address = port and "127.0.0.1" or names.address(name)
+    meaning = { name = name, mended = mended, port = port, address = address, written = listeners.written(address) }
+  end
+  meanings:set(label, meaning or false)
+  return meaning
 end
 
 -- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
 --   localhost  what the service is told as Host when the visitor asked for "--local".
 function tunnels.find(label)
-  local name, mended = plain(label)
-  local random = math.random
-  if settings.barred[name] then return nil end
-  local port = port_of(name)
+  local meaning, random = meaning_of(label), math.random
+  if not meaning or settings.barred[meaning.name] then return nil end
+  local name, address, port = meaning.name, meaning.address, meaning.port
   if port then
-    if not listeners.has("127.0.0.1", port) then return nil end
+    if not listeners.has(meaning.written, port) then return nil end
     return {
-      name = name, address = "127.0.0.1", port = port, scheme = "http",
+      name = name, address = address, port = port, scheme = "http",
       source = string.format("127.%d.%d.%d:%d", random(64, 127), random(0, 255), random(1, 254), random(1024, 65535)),
-      localhost = mended and "localhost:" .. port or nil,
+      localhost = meaning.mended and "localhost:" .. port or nil,
     }
   end
-  if not names.valid(name) or settings.reserved[name] then return nil end
-  local address = names.address(name)
-  port = held_port(name, address)
+  port = held_port(name, meaning.written)
   if not port then return nil end
   return {
     name = name, address = address, port = port, scheme = port == 80 and "http" or "https",
     source = string.format("[fd74:0:%x:%x:%x:%x::1]:%d", random(0, 65535), random(0, 65535), random(0, 65535), random(0, 65535), random(1024, 65535)),
-    localhost = mended and "localhost" or nil,
+    localhost = meaning.mended and "localhost" or nil,
   }
 end
 
