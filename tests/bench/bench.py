@@ -263,7 +263,7 @@ class Bench:
 
     def memory_over_upload(self, way: Way) -> None:
         """The rise of each container's anonymous memory, in MiB, over its idle figure while a file is sent."""
-        meter = Meter(self.host, *(name for name in self.host.containers() if name.startswith("proxme-tunnel-")))
+        meter = Meter(self.host, *self.host.parts())
         idle = peak = meter.anonymous()
         with ThreadPoolExecutor() as pool:
             upload = pool.submit(way.upload, UPLOAD)

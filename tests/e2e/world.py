@@ -239,17 +239,19 @@ class Host(Container):
         config = json.loads(self.read(f"/var/lib/docker/containers/{identity}/config.v2.json"))
         return bool(config["HasBeenManuallyStopped"])
 
-    def all_healthy(self) -> bool:
-        """Whether every container of ours runs and, where it has a health check, is healthy."""
-        ours = {
+    def parts(self) -> dict[str, str]:
+        """Our containers and their status, without those that were replaced: they have ended, or will."""
+        return {
             name: status
             for name, status in self.containers().items()
-            # Those that were replaced have ended, or will.
             if name.startswith("proxme-tunnel-") and "-old-" not in name
         }
-        return bool(ours) and all(
-            status.startswith("Up") and not re.search("unhealthy|starting|Restarting", status)
-            for status in ours.values()
+
+    def all_healthy(self) -> bool:
+        """Whether every container of ours runs and, where it has a health check, is healthy."""
+        statuses = self.parts().values()
+        return bool(statuses) and all(
+            status.startswith("Up") and not re.search("unhealthy|starting|Restarting", status) for status in statuses
         )
 
     def in_namespace(self, container: str, *command: str, timeout: float = 60) -> Result:
