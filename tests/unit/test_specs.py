@@ -202,6 +202,19 @@ def test_every_role_variable_that_a_playbook_sets_exists(playbook):
     assert not keys - known
 
 
+def told_to_roles(run, folder: Path, given: dict, *that: str) -> None:
+    """Expect these conditions on the roles' variables with such an inventory, started in `folder`."""
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars_files": [str(ROOT / "playbooks/role_variables.yml")],
+        "tasks": [{"ansible.builtin.assert": {"that": list(that)}}],
+    }
+    (folder / "play.yml").write_text(yaml.safe_dump([play]))
+    run("ansible-playbook", "-i", "localhost,", "-e", json.dumps(given), folder / "play.yml", cwd=folder)
+
+
 @pytest.mark.parametrize("by_caddy", [pytest.param(False, id="certbot"), pytest.param(True, id="Caddy")])
 def test_only_who_asks_for_the_wildcard_gets_the_providers_settings(run, tmp_path, by_caddy):
     """A key of google's for certbot has line breaks, which no configuration of Caddy's could hold."""
@@ -212,25 +225,52 @@ def test_only_who_asks_for_the_wildcard_gets_the_providers_settings(run, tmp_pat
         "tunnel_dns_by_caddy": by_caddy,
         "tunnel_dns_settings": {"private_key": "-----BEGIN PRIVATE KEY-----\nbase64\n"},
     }
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars_files": [str(ROOT / "playbooks/role_variables.yml")],
-        "tasks": [
-            {
-                "ansible.builtin.assert": {
-                    "that": [
-                        f"(certbot_wildcard_state == 'present') == {not by_caddy}",
-                        f"caddy_frontend_dns_settings == {'tunnel_dns_settings' if by_caddy else '{}'}",
-                        f"caddy_frontend_dns_provider == '{'google' if by_caddy else ''}'",
-                    ]
-                }
-            }
-        ],
+    told_to_roles(
+        run,
+        tmp_path,
+        given,
+        f"(certbot_wildcard_state == 'present') == {not by_caddy}",
+        f"caddy_frontend_dns_settings == {'tunnel_dns_settings' if by_caddy else '{}'}",
+        f"caddy_frontend_dns_provider == '{'google' if by_caddy else ''}'",
+    )
+
+
+def test_a_relative_path_begins_where_the_playbook_was_started(run, tmp_path):
+    """Ansible's own tests, lookups and modules begin in different folders."""
+    given = {
+        "tunnel_domain": "proxme.example",
+        "tunnel_sites": ["sites/", "/srv/sites"],
+        "tunnel_revoked_keys": "./revoked",
+        "tunnel_certificate_file": "own/fullchain.pem",
+        "tunnel_acme_fallback_ca_root": "~/root.pem",
     }
-    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    run("ansible-playbook", "-i", "localhost,", "-e", json.dumps(given), tmp_path / "play.yml", cwd=tmp_path)
+    told_to_roles(
+        run,
+        tmp_path,
+        given,
+        f"caddy_frontend_sites == ['{tmp_path}/sites/', '/srv/sites']",
+        f"sshd_tunnel_revoked_keys == '{tmp_path}/./revoked'",
+        f"caddy_frontend_own_certificate == '{tmp_path}/own/fullchain.pem'",
+        "caddy_frontend_acme_fallback_ca_root == lookup('ansible.builtin.env', 'HOME') ~ '/root.pem'",
+        "caddy_frontend_acme_ca_root == '' and certbot_wildcard_ca_root == ''",
+    )
+    there = given | {"tunnel_certificate_on_host": True}
+    told_to_roles(run, tmp_path, there, "caddy_frontend_own_certificate == 'own/fullchain.pem'")
+
+
+def test_what_a_playbook_sets_is_known_to_the_next_one_of_the_same_command():
+    def facts(value: object) -> Iterator[str]:
+        if isinstance(value, dict):
+            yield from value.get("ansible.builtin.set_fact") or {}
+        for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from facts(below)
+
+    files = [*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "playbooks").glob("*.yml")]
+    public = {name for file in files for name in facts(yaml.safe_load(file.read_text())) if not name.startswith("__")}
+    refusal = next(
+        task for task in load(ROOT / "playbooks/check_inventory.yml") if "__tunnel_facts" in task.get("vars", {})
+    )
+    assert public == set(refusal["vars"]["__tunnel_facts"])
 
 
 def test_the_example_inventory_works_as_it_is_and_knows_only_variables_of_the_spec(run, tmp_path):
