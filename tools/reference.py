@@ -32,7 +32,8 @@ INTRODUCTION = """\
 
 An operator needs only [the operator's variables](#the-operators-variables). `playbooks/role_variables.yml` maps them to
 roles.
-The rest is for those who use a role by itself.
+The rest is for those who use a role by itself; but what `role_variables.yml` does not set of it (memory, limits) may
+stand in the inventory as well.
 
 In the tables, `a.b` is the key `b` of the dictionary `a`, and `a[].b` the key `b` of each dictionary in the list `a`.
 """
