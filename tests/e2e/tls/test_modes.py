@@ -374,6 +374,24 @@ def test_a_certificate_that_lies_on_the_host(
     assert guest.get(f"https://{NAME}.{domain}/").status == 200
 
 
+@pytest.mark.slow
+def test_a_wildcard_that_can_not_be_had_takes_no_certificate_away(
+    operator: Operator, scenario: Scenario, guest: Visitor, host: Host, domain: str
+) -> None:
+    """The run fails with the reason, and visitors are shown the certificates of before, as are those who come anew."""
+    before = serial(guest, domain)
+    variables = provider(scenario, "challenges")
+    variables["tunnel_dns_settings"] |= {"secret": "bm90LXRoaXMtc2VjcmV0"}
+    told = operator.run(variables=variables)
+    assert told.code != 0
+    assert "visitors are shown the present ones as before" in told.message
+    assert "BADSIG" in told.output or "BADKEY" in told.output, told.output
+    assert "nginx_subdomains : Write the settings for the Lua" not in told.changed
+    host.docker("restart", CADDY, timeout=60).expect()
+    until("it is served", lambda: guest.get(f"https://{NAME}.{domain}/").status == 200, within=20)
+    assert serial(guest, domain) == before
+
+
 # internal
 
 
@@ -573,24 +591,6 @@ def test_custom_domains_beside_the_wildcard(
     scan = visitor.exec("python3", "-", domain, "1000", stdin=HANDSHAKES.encode(), timeout=180).expect()
     assert sum(json.loads(scan.stdout).values()) == 1000
     assert ca.orders() == orders + 1
-
-
-@pytest.mark.slow
-def test_a_wildcard_that_can_not_be_had_takes_no_certificate_away(
-    operator: Operator, scenario: Scenario, guest: Visitor, host: Host, domain: str
-) -> None:
-    """The run fails with the reason, and visitors are shown the certificates of before, as are those who come anew."""
-    before = serial(guest, domain)
-    variables = provider(scenario, "challenges")
-    variables["tunnel_dns_settings"] |= {"secret": "bm90LXRoaXMtc2VjcmV0"}
-    told = operator.run(variables=variables)
-    assert told.code != 0
-    assert "visitors are shown the present ones as before" in told.message
-    assert "BADSIG" in told.output or "BADKEY" in told.output, told.output
-    assert "nginx_subdomains : Write the settings for the Lua" not in told.changed
-    host.docker("restart", CADDY, timeout=60).expect()
-    until("it is served", lambda: guest.get(f"https://{NAME}.{domain}/").status == 200, within=20)
-    assert serial(guest, domain) == before
 
 
 @pytest.mark.slow
