@@ -281,6 +281,7 @@ def test_an_authority_that_wants_an_account_and_has_profiles(
 # files
 
 
+@pytest.mark.slow
 def test_a_certificate_that_can_not_be_used_is_refused(operator: Operator, authority: Authority, domain: str) -> None:
     good = authority.sign("good", domain, f"*.{domain}")
     other = authority.sign("other", domain, f"*.{domain}")
@@ -395,6 +396,7 @@ def test_a_wildcard_that_can_not_be_had_takes_no_certificate_away(
 # internal
 
 
+@pytest.mark.slow
 def test_an_authority_of_the_hosts_own(operator: Operator, world: World, host: Host, domain: str) -> None:
     operator.run(variables={"tunnel_tls": "internal"}).expect()
     with world.visitor() as visitor:
