@@ -258,6 +258,19 @@ def test_a_relative_path_begins_where_the_playbook_was_started(run, tmp_path):
     told_to_roles(run, tmp_path, there, "caddy_frontend_own_certificate == 'own/fullchain.pem'")
 
 
+@pytest.mark.parametrize(
+    ("given", "forward"),
+    [
+        ({}, "8080:localhost:80"),
+        ({"tunnel_port_labels": False}, "guest-x:80:localhost:80"),
+        ({"tunnel_port_labels": False, "tunnel_guest_names": ""}, "8080:localhost:80"),
+        ({"tunnel_port_labels": False, "tunnel_shared_account": False}, "8080:localhost:80"),
+    ],
+)
+def test_a_run_ends_with_a_forward_that_ssh_understands(run, tmp_path, given, forward):
+    told_to_roles(run, tmp_path, {"tunnel_domain": "proxme.example", **given}, f"__tunnel_forward_shown == '{forward}'")
+
+
 def test_what_a_playbook_sets_is_known_to_the_next_one_of_the_same_command():
     def facts(value: object) -> Iterator[str]:
         if isinstance(value, dict):
