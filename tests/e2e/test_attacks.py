@@ -231,6 +231,41 @@ def test_more_tunnels_from_one_address_than_allowed_are_refused(
     assert client.tunnel("guest-x:80", to=web).running
 
 
+HIDDEN = """
+import socket, sys
+came = [socket.create_connection(("127.0.0.1", 2222), timeout=5) for _ in range(8)]
+def greeted(connection):
+    try:
+        return connection.recv(7) == b"SSH-2.0"
+    except ConnectionError:
+        return False
+print(sum(map(greeted, came)))
+"""
+
+
+def test_those_whose_address_docker_hides_meet_a_limit_together(
+    host: Host, scenario: Scenario, web: Web, visitor: Visitor, another_client: Callable[..., Client]
+) -> None:
+    """What comes by Docker's proxy is counted as well. The file has 200; the test waits for 5."""
+    file = "/etc/proxme-tunnel/tunnel_pod/filter/filter.nft"
+    text = host.read(file)
+    image = host.docker("inspect", "--format={{.Config.Image}}", "proxme-tunnel-pod").expect().stdout.strip()
+
+    def apply(filtered: str) -> None:
+        host.write(file, filtered)
+        options = ("--rm", "--network=container:proxme-tunnel-pod", "--cap-drop=ALL", "--cap-add=NET_ADMIN")
+        mount = "--volume=/etc/proxme-tunnel/tunnel_pod/filter:/etc/proxme-tunnel:ro"
+        host.docker("run", *options, mount, image, "apply-filter").expect()
+
+    assert text.count("ct count over 200 ") == 1
+    try:
+        apply(text.replace("ct count over 200 ", "ct count over 5 "))
+        assert host.exec("python3", "-c", HIDDEN).expect().stdout == "5\n"
+        assert served_within(another_client(), web, visitor, scenario.domain) <= 2
+    finally:
+        apply(text)
+
+
 KNOCK = """
 import socket, sys, time
 began, answered = time.monotonic(), 0

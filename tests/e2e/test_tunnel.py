@@ -2,9 +2,10 @@
 """The main path: whoever opens a tunnel has an HTTPS address."""
 
 import itertools
+import json
 
 import pytest
-from world import Client, Visitor, Web, World, until
+from world import Client, Host, Visitor, Web, World, until
 
 VERSIONS = ["1.1", "2", "3"]
 
@@ -142,3 +143,12 @@ def test_the_address_ends_with_the_tunnel(client: Client, web: Web, visitor: Vis
     with client.tunnel("guest-x:80", to=web):
         assert visitor.get(f"https://guest-x.{domain}/").status == 200
     until("the name is nobody's", lambda: visitor.get(f"https://guest-x.{domain}/").status == 404, within=3)
+
+
+def test_the_host_is_reached_over_ipv6_as_well(host: Host) -> None:
+    """As by an AAAA record: visitors, clients of ssh and public ports. Docker's proxy turns it into IPv4."""
+    answers = json.loads(host.python("over_ipv6.py", "80", "443", "2222").expect().stdout)
+    assert answers["80"].startswith("HTTP/1.")
+    assert answers["443"].startswith("HTTP/1.")
+    assert answers["2222"].startswith("SSH-2.0-")
+    assert "tcp [::]:30000" in host.listening()

@@ -15,22 +15,27 @@ from world import Host, Tunnel, Visitor, Web, World, until
 MB = 10**6
 # Mbit/s. Two visitors' downloads fit into the bound of a name.
 ADDRESS, NAME = 40, 80
+# Its SHA-256 begins with 0000, and so its address looks like those that nginx dials from.
+LIKE_NGINX = "guest-129363"
 # By how much a measured time may be shorter than the bound says: what fits into the buffers on the way comes at once.
 SLACK = 0.75
 
 
 @pytest.fixture(scope="module")
 def _tunnels(world: World, web: Web) -> Iterator[Tunnel]:
-    with world.client() as client, client.tunnel("guest-busy:80", "8777", "guest-calm:80", to=web) as tunnel:
+    with (
+        world.client() as client,
+        client.tunnel("guest-busy:80", "8777", f"{LIKE_NGINX}:80", "guest-calm:80", to=web) as tunnel,
+    ):
         yield tunnel
         assert tunnel.running
 
 
 @pytest.fixture(scope="module")
 def crowd(world: World) -> Iterator[list[Visitor]]:
-    """Visitors from three addresses."""
+    """Visitors from four addresses."""
     with ExitStack() as stack:
-        yield [stack.enter_context(world.visitor(f"crowd-{number}")) for number in range(3)]
+        yield [stack.enter_context(world.visitor(f"crowd-{number}")) for number in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def test_a_visitor_has_so_much_and_a_name_has_so_much(
 ) -> None:
     bound(tunnel_bandwidth_per_address=ADDRESS, tunnel_bandwidth_per_name=NAME)
     calm = f"https://guest-calm.{domain}/"
-    for label in ("guest-busy", "8777"):
+    for label in ("guest-busy", "8777", LIKE_NGINX):
         url = f"https://{label}.{domain}"
         until("the tunnel answers", lambda url=url: visitor.get(url).status == 200)
         for http in ("1.1", "2"):
@@ -66,7 +71,7 @@ def test_a_visitor_has_so_much_and_a_name_has_so_much(
             others = [visitor.get(calm) for _ in range(20)]
             answers = [download.result() for download in downloads]
         assert {(answer.status, answer.size) for answer in answers} == {(200, 30 * MB)}
-        assert max(answer.total for answer in answers) > 90 * 8 / NAME * SLACK, label
+        assert max(answer.total for answer in answers) > 120 * 8 / NAME * SLACK, label
         assert {answer.status for answer in others} == {200}
         assert max(answer.total for answer in others) < 1
         answer = crowd[0].upload(f"{url}/upload", 40 * MB)
