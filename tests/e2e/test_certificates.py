@@ -176,6 +176,33 @@ def test_new_names_have_a_budget(
         no_certificate(visitor, f"https://{late}.{domain}/")
 
 
+def test_a_name_stays_known_while_it_is_renewed_and_to_its_own_authority_alone(
+    budget: Callable[[int], None], host: Host, client: Client, web: Web, visitor: Visitor, domain: str
+) -> None:
+    """The ledger remembers a name from the last question on, and which authority the answer was for."""
+    ours, theirs = new_name(), new_name()
+    settings = host.read("/etc/proxme-tunnel/nginx_subdomains/settings.lua")
+    (authority,) = re.findall(r'authority = "(\S+)"', settings)
+    budget(0)
+    long_ago = int(time.time()) - 80 * 86400
+    lines = f"{long_ago} {ours} {long_ago} {authority}\n{long_ago} {theirs} {long_ago} https://ca.example/directory\n"
+    host.write(LEDGER, host.read(LEDGER) + lines)
+    restart(host, NGINX)
+
+    def remembered(name: str) -> list[list[str]]:
+        return [line.split() for line in host.read(LEDGER).splitlines() if line.split()[1] == name]
+
+    with client.tunnel(f"{ours}:80", f"{theirs}:80", to=web):
+        assert visitor.get(f"https://{ours}.{domain}/").status == 200
+        no_certificate(visitor, f"https://{theirs}.{domain}/")
+    first, _, asked, _ = remembered(ours)[-1]
+    assert (int(first), int(asked) > time.time() - 600) == (long_ago, True)
+    assert remembered(theirs) == [[str(long_ago), theirs, str(long_ago), "https://ca.example/directory"]]
+    restart(host, NGINX)
+    assert remembered(ours) == [[first, ours, asked, authority]]
+    assert len(remembered(theirs)) == 1
+
+
 def test_a_restart_orders_nothing_again(
     client: Client, web: Web, visitor: Visitor, ca: Ca, host: Host, domain: str
 ) -> None:

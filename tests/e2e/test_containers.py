@@ -68,7 +68,7 @@ CONTAINERS = {
         user=33,
         group=33,
         memory=256 * MIB,
-        pids=64,
+        pids=512,
         volumes=set_of("/etc/proxme-tunnel:ro /etc/proxme-tunnel-names:ro /var/lib/tunnel /run/tunnel"),
         tmpfs=set_of("/tmp"),
     ),

@@ -215,6 +215,25 @@ def test_a_broken_configuration_never_replaces_a_working_one(
         assert served(visitor, f"https://guest-x.{scenario.domain}/")
 
 
+def test_a_configuration_that_nginx_refuses_is_not_called_applied(
+    host: Host, client: Client, web: Web, visitor: Visitor, domain: str
+) -> None:
+    """One that somebody wrote by hand. nginx goes on with the former one, and the order to take it over fails."""
+    file = "/etc/proxme-tunnel/nginx_subdomains/nginx.conf"
+    good = host.read(file)
+    with client.tunnel("guest-x:80", to=web):
+        try:
+            host.write(file, f"{good}nonsense\n")
+            for _ in range(2):
+                refused = host.inside("proxme-tunnel-nginx", "reload")
+                assert refused.code == 1
+                assert "nginx goes on with the former configuration" in refused.output
+        finally:
+            host.write(file, good)
+        assert host.inside("proxme-tunnel-nginx", "reload").expect().stdout == ""
+        assert served(visitor, f"https://guest-x.{domain}/")
+
+
 # The whole machine; last, as it takes the longest.
 
 

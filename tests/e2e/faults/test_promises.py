@@ -137,6 +137,11 @@ def test_the_disk_is_full(host: Host, client: Client, web: Web, visitor: Visitor
         return any("obtaining new certificate" in line and name in line for line in log.splitlines())
 
     with small_data(host):
+        # It writes a list of certificates anew when it starts, and goes on without.
+        host.shell(f"head -c 100m /dev/zero >>{DATA}/filler; df {DATA} | grep 100%").expect()
+        with watch.of("nginx ends while the disk is full"):
+            host.kill("proxme-tunnel-nginx")
+        assert watch.healed < 10
         with watch.of("full disk, for as long as it was full"), client.tunnel(f"{name}:80", to=web):
             until("Caddy tries in vain to get a certificate", asked_in_vain, within=30)
             host.exec("rm", f"{DATA}/filler").expect()

@@ -1,63 +1,88 @@
 -- SPDX-License-Identifier: GPL-3.0-or-later
 -- The door that the front end asks before it orders a certificate: yes for a live tunnel, and for so many new names a day and a week.
--- What was granted stands in a file too, a line "time name" each, so that a restart forgets nothing.
+-- What was granted stands in a file too, so that a restart forgets nothing: a line "granted name asked authority" each, both times in seconds.
 local tunnels = require "tunnels"
 local settings = require "settings"
 local ask = {}
 
 local ledger = "/var/lib/tunnel/certificates"
 local day, week = 86400, 7 * 86400
-local remembered = 90 * 86400 -- for so long a name's certificate may be renewed without being new
+local remembered = 90 * 86400 -- for so long after the last question a name's certificate may be renewed without being new
 local granted = ngx.shared.granted
+local to_ours = " " .. settings.authority
 
--- master, at start and at reload: reads the ledger and leaves out what is too old.
+-- Puts a new text in the ledger's place, or leaves it as it is and returns why.
+local function replace_ledger(text)
+  local new, problem = io.open(ledger .. ".new", "w")
+  if not new then return problem end
+  problem = select(2, new:write(text))
+  local closed, unwritten = new:close()
+  problem = problem or not closed and unwritten
+  return problem or select(2, os.rename(ledger .. ".new", ledger))
+end
+
+-- master, at start and at reload: reads the ledger, and leaves out what is too old and what was said twice. What another authority was asked
+-- for does not count for this one, but stays. A line of a former version says less: then the last two are the first one and this authority.
 function ask.load()
   local file = io.open(ledger)
   if not file then return end
-  local kept = {}
+  local kept, order = {}, {}
   for line in file:lines() do
-    local time, name = line:match "^(%d+) (%S+)$"
-    local left = time and time + remembered - ngx.time()
-    if left and left > 0 then
-      granted:set(name, tonumber(time), left)
-      kept[#kept + 1] = line .. "\n"
+    local time, name, rest = line:match "^(%d+) (%S+)(.*)$"
+    if time then
+      local asked, authority = rest:match "^ (%d+) (%S+)$"
+      asked, authority = asked or time, authority or settings.authority
+      local left = asked + remembered - ngx.time()
+      if left > 0 then
+        local key = name .. " " .. authority -- as in `granted`
+        if not kept[key] then order[#order + 1] = key end
+        kept[key] = table.concat({ time, name, asked, authority }, " ") .. "\n"
+        granted:set(key, tonumber(time), left)
+      end
     end
   end
   file:close()
-  local new = assert(io.open(ledger .. ".new", "w"))
-  assert(new:write(table.concat(kept)))
-  assert(new:close())
-  assert(os.rename(ledger .. ".new", ledger))
+  for i, key in ipairs(order) do order[i] = kept[key] end
+  -- On a full disk it stays longer than need be, and all goes on.
+  local problem = replace_ledger(table.concat(order))
+  if problem then ngx.log(ngx.ERR, "can not shorten the list of certificates: ", problem) end
 end
 
 local function granted_within(seconds)
   local count, since = 0, ngx.time() - seconds
-  for _, name in ipairs(granted:get_keys(0)) do
-    if (granted:get(name) or 0) > since then count = count + 1 end
+  for _, key in ipairs(granted:get_keys(0)) do
+    if key:sub(-#to_ours) == to_ours and (granted:get(key) or 0) > since then count = count + 1 end
   end
   return count
 end
 
-local function record(name)
+-- Remembers from now on that a name had its first certificate granted at a time.
+local function record(name, time)
+  granted:set(name .. to_ours, time, remembered)
   local file, problem = io.open(ledger, "a")
   if file then
-    problem = select(2, file:write(ngx.time(), " ", name, "\n"))
-    file:close()
+    problem = select(2, file:write(table.concat({ time, name, ngx.time(), settings.authority }, " "), "\n"))
+    local closed, unwritten = file:close()
+    problem = problem or not closed and unwritten
   end
   if problem then ngx.log(ngx.ERR, "can not remember that ", name, " may have a certificate: ", problem) end
+end
+
+-- Whether a name had its first certificate. One that is renewed is remembered on; a line a week is enough for that.
+local function known(name)
+  local time = granted:get(name .. to_ours)
+  if time and (granted:ttl(name .. to_ours) or 0) < remembered - week then record(name, time) end
+  return time ~= nil
 end
 
 -- Whether a name may have its first certificate. The budget is that of our own domain; a custom domain is another registered one, and only an
 -- operator adds it.
 local function within_budget(domain, label)
-  if settings.domains[domain] or settings.always[label] or granted:get(label) then return true end
+  if settings.domains[domain] or settings.always[label] or known(label) then return true end
   -- add() is atomic, so no two workers grant the last certificate. No yield between the two, or the lock would wait for itself.
   while not granted:add("\0lock", 0, 5) do ngx.sleep(0.01) end
   local fits = granted_within(day) < settings.certificates_per_day and granted_within(week) < settings.certificates_per_week
-  if fits then
-    granted:set(label, ngx.time(), remembered)
-    record(label)
-  end
+  if fits then record(label, ngx.time()) end
   granted:delete "\0lock"
   return fits
 end

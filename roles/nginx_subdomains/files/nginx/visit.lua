@@ -57,7 +57,8 @@ end
 function visit.dial()
   local tunnel = ngx.ctx.tunnel
   local stream = ngx.var.websocket ~= "" or (ngx.var.http_accept or ""):find("text/event-stream", 1, true)
-  assert(balancer.set_timeouts(5, 60, stream and day or settings.answer_timeout))
+  local wait = stream and day or settings.answer_timeout
+  assert(balancer.set_timeouts(5, wait, wait))
   assert(balancer.set_current_peer(tunnel.address:find(":", 1, true) and "[" .. tunnel.address .. "]" or tunnel.address, tunnel.port))
 end
 
