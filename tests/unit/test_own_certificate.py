@@ -80,3 +80,11 @@ def test_one_that_ends_soon_is_warned_of():
     (warning,) = checked(issued(KEY, *BOTH, begin=-80, end=10), pem(KEY))["warnings"]
     assert warning == "The certificate expires on 2026-12-03 00:00 UTC. Renew it, and run again."
     assert checked(issued(KEY, *BOTH, begin=-1, end=6), pem(KEY))["warnings"] == [], "it lives six days in all"
+
+
+def test_what_caddy_can_not_read_as_it_is_is_refused():
+    parameters = "-----BEGIN DH PARAMETERS-----\nMAYCAQ==\n-----END DH PARAMETERS-----\n"
+    files = (issued(KEY, *BOTH) + parameters, pem(KEY))
+    assert checked(*files)["problems"] == []
+    (problem,) = check_certificate.check(*files, DOMAIN, NOW, as_it_is=True)["problems"]
+    assert problem == "The files hold DH PARAMETERS, which Caddy can't read. Take that part out of them."

@@ -3,7 +3,8 @@
 """Check the operator's certificate and key, and put them together for Caddy.
 
 Runs on the control node (tasks/own_certificate.yml), with the library that ansible-core itself needs. Standard input is
-a JSON object with "certificate" and "key" (PEM), "domain", and "now" ("2026-11-23T12:00:00", UTC). Standard output:
+a JSON object with "certificate" and "key" (PEM), "domain", "now" ("2026-11-23T12:00:00", UTC), and "as_it_is", whether
+Caddy reads the two files as they are. Standard output:
 
     problems   sentences about what is wrong; if there are any, nothing may be changed
     warnings   sentences about what an operator should know
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import sys
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+READABLE = re.compile(r"CERTIFICATE|EC PARAMETERS|([A-Z]+ )?PRIVATE KEY")  # to Caddy
 SOON = datetime.timedelta(days=21)  # an operator has weeks to renew by hand
 
 
@@ -32,9 +35,12 @@ def names_of(certificate: x509.Certificate) -> list[str]:
     return [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
 
 
-def check(certificate: str, key: str, domain: str, now: datetime.datetime) -> dict[str, Any]:
+def check(certificate: str, key: str, domain: str, now: datetime.datetime, *, as_it_is: bool = False) -> dict[str, Any]:
     """Return what the module's docstring says."""
     problems, warnings = [], []
+    odd = [kind for kind in re.findall(r"-----BEGIN ([^-]+)-----", certificate + key) if not READABLE.fullmatch(kind)]
+    if as_it_is and odd:
+        problems.append(f"The files hold {', '.join(odd)}, which Caddy can't read. Take that part out of them.")
     try:
         chain = x509.load_pem_x509_certificates(certificate.encode())
     except ValueError:

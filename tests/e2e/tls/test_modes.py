@@ -317,7 +317,13 @@ def test_a_certificate_of_the_operators(
 
 @pytest.mark.slow
 def test_sites_of_the_operator_stand_beside_the_tunnels(
-    operator: Operator, authority: Authority, visitor: Visitor, guest: Visitor, domain: str, tmp_path: pathlib.Path
+    operator: Operator,
+    authority: Authority,
+    visitor: Visitor,
+    guest: Visitor,
+    host: Host,
+    domain: str,
+    tmp_path: pathlib.Path,
 ) -> None:
     """They get certificates of their own; a broken one is refused with what Caddy says of it, and all goes on."""
     site = tmp_path / "shop.caddy"
@@ -341,6 +347,13 @@ def test_sites_of_the_operator_stand_beside_the_tunnels(
         site.write_text(f'{WIKI} {{\n\trespond "the new shop"\n}}\n')
         operator.run(variables=variables).expect()
         until("the new shop is there", lambda: visitor.get(f"https://{WIKI}/").body == "the new shop")
+        # What lies on the host is there as well when a configuration is tried.
+        host.exec("mkdir", "-p", "/srv/shop").expect()
+        host.write("/srv/shop/answer.caddy", 'respond "the shop on the host"\n')
+        site.write_text(f"{WIKI} {{\n\timport /srv/shop/answer.caddy\n}}\n")
+        variables["tunnel_sites_volumes"] = ["/srv/shop:/srv/shop:ro"]
+        operator.run(variables=variables).expect()
+        until("the shop of the host", lambda: visitor.get(f"https://{WIKI}/").body == "the shop on the host")
     idempotent(operator, variables)
 
 
@@ -362,6 +375,7 @@ def test_a_certificate_that_lies_on_the_host(
     }
     bring("there", "there")
     operator.run(variables=variables).expect()
+    idempotent(operator, variables)
     before = serial(guest, domain)
     assert "active" in host.exec("systemctl", "is-active", "proxme-tunnel-own-certificate.timer").stdout
     authority.sign("next", domain, f"*.{domain}")
@@ -370,6 +384,11 @@ def test_a_certificate_that_lies_on_the_host(
     assert host.exec("systemctl", "is-failed", "proxme-tunnel-own-certificate.service").stdout.strip() == "failed"
     assert serial(guest, domain) == before
     bring("next", "next")
+    # A Caddy that can't be told now is told the next time.
+    host.docker("pause", CADDY).expect()
+    host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service")
+    host.docker("unpause", CADDY).expect()
+    assert serial(guest, domain) == before
     host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service").expect()
     until("the new one is served", lambda: serial(guest, domain) != before)
     assert guest.get(f"https://{NAME}.{domain}/").status == 200
