@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 from playbook import ROOT, Operator, Run
-from world import Client, Host, Scenario, Visitor, Web, World
+from world import Client, Container, Host, Scenario, Visitor, Web, World, run
 
 CONTAINERS = ("pod", "names", "sshd", "nginx", "front", "caddy")
 
@@ -123,6 +125,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "role's variable that has a tunnel_ name": ({"sshd_tunnel_port": 2200}, "which would have no effect"),
     "misspelt nested option": ({"tunnel_docker_options": {"registry-mirror": []}}, "registry-mirrors"),
     "port out of range": ({"tunnel_ssh_port": 70000}, "Write a port from 1 to 65535"),
+    "text for a list": ({"tunnel_barred_names": "phish"}, "tunnel_barred_names is text, where a list belongs"),
     "port that is no number": ({"tunnel_ssh_port": "ssh"}, "tunnel_ssh_port"),
     "one port for two things": ({"tunnel_ssh_port": 443}, "also a port for visitors"),
     "every name for guests": ({"tunnel_guest_names": "*"}, "Write a prefix, a hyphen and an asterisk"),
@@ -188,6 +191,24 @@ def test_a_port_in_use_is_refused_with_its_user_named(listener: str, operator: O
     assert user in run.message
 
 
+def test_a_range_that_grows_over_a_port_in_use_is_refused(operator: Operator, host: Host, scenario: Scenario) -> None:
+    """That the holder has a part of it says nothing of the rest."""
+    host.spawn("python3", "-m", "http.server", "30015")
+    try:
+        run = operator.run(variables={"tunnel_tcp_ports": "30000-30019", "tunnel_allow_disruption": True})
+    finally:
+        host.exec("pkill", "-f", "http.server 30015").expect()
+    assert run.code != 0
+    assert run.changed == []
+    assert "Port 30000-30019 of this host is in use" in run.message
+    assert "python3" in run.message
+
+
+def test_a_change_of_ports_that_waits_keeps_nobody_from_being_barred(operator: Operator) -> None:
+    run = operator.run(ROOT / "playbooks/bar.yml", variables={"tunnel_tcp_ports": "30000-30019"}).expect()
+    assert run.changed == []
+
+
 def test_port_22_is_refused_while_the_hosts_own_sshd_has_it(operator: Operator, host: Host) -> None:
     # What counts is the program's name in the kernel's table of listeners.
     host.shell("cp /usr/bin/python3 /tmp/sshd").expect()
@@ -211,16 +232,33 @@ def test_a_kernel_without_ipv6_is_refused(operator: Operator, host: Host) -> Non
     assert "Remove ipv6.disable=1 from the kernel's command line" in run.message
 
 
+def without_engine(machine: Container, folder: pathlib.Path) -> pathlib.Path:
+    """An inventory that names a machine as the host."""
+    inventory = folder / "inventory"
+    inventory.write_text(
+        "tunnel:\n  hosts:\n    bare:\n      ansible_connection: community.docker.docker\n"
+        f"      ansible_host: {machine.name}\n      ansible_user: root\n      tunnel_domain: proxme.test\n"
+    )
+    return inventory
+
+
 @pytest.fixture
 def bare(world: World, tmp_path: pathlib.Path) -> Iterator[tuple[Client, pathlib.Path]]:
     """A host without an engine, and an inventory that names it."""
     with world.client("bare") as machine:
-        inventory = tmp_path / "inventory"
-        inventory.write_text(
-            "tunnel:\n  hosts:\n    bare:\n      ansible_connection: community.docker.docker\n"
-            f"      ansible_host: {machine.name}\n      ansible_user: root\n      tunnel_domain: proxme.test\n"
-        )
-        yield machine, inventory
+        yield machine, without_engine(machine, tmp_path)
+
+
+@pytest.fixture
+def bare_server(scenario: Scenario, tmp_path: pathlib.Path) -> Iterator[tuple[Container, pathlib.Path]]:
+    """The same of the image that the scenario's host is of, on which packages can be installed."""
+    image = run("docker", "inspect", "--format={{.Config.Image}}", scenario.host).expect().stdout.strip()
+    world = World(dataclasses.replace(scenario, tools=image))
+    machine = Container(world.container("bare-server", command=("sleep", "600")))
+    try:
+        yield machine, without_engine(machine, tmp_path)
+    finally:
+        machine.remove()
 
 
 def test_an_unknown_distribution_is_refused(operator: Operator, bare: tuple[Client, pathlib.Path]) -> None:
@@ -240,6 +278,50 @@ def test_a_disk_too_small_is_refused(operator: Operator, bare: tuple[Client, pat
     assert run.code != 0
     assert run.changed == []
     assert "MiB free; the images need 1000000000 MiB" in run.message
+
+
+def test_an_engine_of_dockers_own_packages_that_is_down_is_not_replaced(
+    operator: Operator, bare_server: tuple[Container, pathlib.Path]
+) -> None:
+    machine, inventory = bare_server
+    preview = operator.run(ROOT / "site.yml", "--check", "--diff", inventory=inventory).expect()
+    assert re.search(r"\bdocker[.]io\b", preview.output), "what a bare host gets is not shown"
+    package = "Package: docker-ce\nStatus: install ok installed\nVersion: 1\nArchitecture: all\nMaintainer: x\n"
+    machine.write("/run/docker-ce", f"{package}Description: x\n\n")
+    machine.shell("cat /run/docker-ce >>/var/lib/dpkg/status").expect()
+    preview = operator.run(ROOT / "site.yml", "--check", "--diff", inventory=inventory).expect()
+    assert re.search(r"\bpython3-requests\b", preview.output)
+    assert not re.search(r"\bdocker[.]io\b", preview.output)
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+def test_a_swarm_is_not_told_to_restore_containers(
+    state: str, operator: Operator, bare_server: tuple[Container, pathlib.Path]
+) -> None:
+    """An engine with live-restore would not start in a swarm."""
+    machine, inventory = bare_server
+    if state == "up":
+        machine.write("/usr/local/bin/docker", '#!/bin/sh\n[ "$1" = info ] && echo active\n')
+        machine.exec("chmod", "+x", "/usr/local/bin/docker").expect()
+    else:
+        machine.exec("mkdir", "-p", "/var/lib/docker/swarm").expect()
+        machine.write("/var/lib/docker/swarm/docker-state.json", '{"LocalAddr": "192.0.2.1"}')
+    preview = operator.run(ROOT / "site.yml", "--check", "--diff", inventory=inventory).expect()
+    assert "This engine is in a swarm" in preview.output
+    assert '+    "log-driver": "json-file"' in preview.output
+    assert '"live-restore"' not in preview.output
+
+
+def test_nothing_is_removed_while_the_engine_does_not_answer(
+    operator: Operator, bare: tuple[Client, pathlib.Path]
+) -> None:
+    machine, inventory = bare
+    machine.write("/usr/local/bin/dockerd", "#!/bin/sh\n")
+    machine.exec("chmod", "+x", "/usr/local/bin/dockerd").expect()
+    run = operator.run(ROOT / "playbooks/remove.yml", inventory=inventory)
+    assert run.code != 0
+    assert run.changed == []
+    assert "Docker is installed on this host but does not answer" in run.message
 
 
 def test_an_engine_of_the_operators_own_is_required_where_none_is_installed(

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 SSH_PORT = 2222  # inside the container
 PATIENCE = 5  # seconds within which a process that was killed is gone
+NAMES = ipaddress.ip_network("fd74::/16")  # their addresses
 FIRST_ID = 20000  # of the accounts' user ids
 ESTABLISHED, LISTENING = "01", "0A"
 
@@ -89,15 +90,17 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a docker command; end with what it said if it fails."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"sshd does not run, so nobody is connected: {done.stderr.strip()}")
+        sys.exit(f"docker {' '.join(arguments)} failed: {done.stderr.strip()}")
     return done
 
 
 def containers(container: str) -> list[str]:
-    """Return the running containers, the present one first."""
-    docker("top", container)  # Fails if it does not run.
+    """Return the running containers, the present one first. Ends if there are none."""
     names = docker("ps", "--format", "{{.Names}}").stdout.split()
-    return [container, *sorted(name for name in names if name.startswith(f"{container}-old-"))]
+    found = sorted(name for name in names if name == container or name.startswith(f"{container}-old-"))
+    if not found:
+        sys.exit(f"{container} does not run, so nobody is connected.")
+    return found
 
 
 def asked_names(container: str) -> dict[str, str]:
@@ -110,8 +113,9 @@ def asked_names(container: str) -> dict[str, str]:
 
 
 def is_of_ssh(socket: Socket) -> bool:
-    """Whether a connection came to sshd: to its port at eth0's address. A visitor comes to a name's."""
-    return socket.port == SSH_PORT and ":" not in socket.address and not is_loopback(socket.address)
+    """Whether a connection came to sshd: to its port at an address of eth0. A visitor comes to a name's."""
+    address = ipaddress.ip_address(socket.address)
+    return socket.port == SSH_PORT and not address.is_loopback and address not in NAMES
 
 
 def is_loopback(address: str) -> bool:
