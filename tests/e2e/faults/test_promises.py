@@ -139,7 +139,7 @@ def test_the_disk_is_full(host: Host, client: Client, web: Web, visitor: Visitor
     with small_data(host):
         # It writes a list of certificates anew when it starts, and goes on without.
         host.shell(f"head -c 100m /dev/zero >>{DATA}/filler; df {DATA} | grep 100%").expect()
-        with watch.of("nginx ends while the disk is full"):
+        with watch.of("kill -9 of nginx while the disk is full"):
             host.kill("proxme-tunnel-nginx")
         assert watch.healed < 10
         with watch.of("full disk, for as long as it was full"), client.tunnel(f"{name}:80", to=web):
