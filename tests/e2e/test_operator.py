@@ -191,7 +191,7 @@ def test_a_port_in_use_is_refused_with_its_user_named(listener: str, operator: O
     assert user in run.message
 
 
-def test_a_range_that_grows_over_a_port_in_use_is_refused(operator: Operator, host: Host, scenario: Scenario) -> None:
+def test_a_range_that_grows_over_a_port_in_use_is_refused(operator: Operator, host: Host) -> None:
     """That the holder has a part of it says nothing of the rest."""
     host.spawn("python3", "-m", "http.server", "30015")
     try:
@@ -232,7 +232,7 @@ def test_a_kernel_without_ipv6_is_refused(operator: Operator, host: Host) -> Non
     assert "Remove ipv6.disable=1 from the kernel's command line" in run.message
 
 
-def without_engine(machine: Container, folder: pathlib.Path) -> pathlib.Path:
+def inventory_of(machine: Container, folder: pathlib.Path) -> pathlib.Path:
     """An inventory that names a machine as the host."""
     inventory = folder / "inventory"
     inventory.write_text(
@@ -246,7 +246,7 @@ def without_engine(machine: Container, folder: pathlib.Path) -> pathlib.Path:
 def bare(world: World, tmp_path: pathlib.Path) -> Iterator[tuple[Client, pathlib.Path]]:
     """A host without an engine, and an inventory that names it."""
     with world.client("bare") as machine:
-        yield machine, without_engine(machine, tmp_path)
+        yield machine, inventory_of(machine, tmp_path)
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def bare_server(scenario: Scenario, tmp_path: pathlib.Path) -> Iterator[tuple[Co
     world = World(dataclasses.replace(scenario, tools=image))
     machine = Container(world.container("bare-server", command=("sleep", "600")))
     try:
-        yield machine, without_engine(machine, tmp_path)
+        yield machine, inventory_of(machine, tmp_path)
     finally:
         machine.remove()
 
