@@ -6,7 +6,7 @@ Changes nothing, and prints one JSON object; judge.py says what it makes of each
 
     time           seconds since 1970
     addresses      the host's own addresses that are not its loopback's
-    containers     name -> {"state", "health" ("" without a check), "created" (of the image), "image"}
+    containers     name -> {"state", "created" (of the image), "image"}
     engine         why Docker did not answer, or ""
     keys           public host keys, "TYPE BASE64" each
     certificates   path -> the first certificate of that file (PEM), of those that Caddy keeps; no key leaves the host
@@ -41,8 +41,7 @@ def said_by(*command: str) -> str:
 
 def container(name: str) -> dict[str, str] | None:
     """Return what Docker says of a container of ours, or None if there is none."""
-    wanted = '{"state": {{json .State.Status}}, "health": {{if .State.Health}}{{json .State.Health.Status}}{{else}}""'
-    wanted += '{{end}}, "image": {{json .Image}}}'
+    wanted = '{"state": {{json .State.Status}}, "image": {{json .Image}}}'
     try:
         found = json.loads(said_by("docker", "inspect", "--type=container", f"--format={wanted}", name))
         found["created"] = said_by("docker", "image", "inspect", "--format={{.Created}}", found["image"]).strip()

@@ -41,8 +41,7 @@ def find_world() -> World:
     """The world of that scenario; ends the program if its host is not whole."""
     world = World(find_scenario())
     try:
-        # A container that has just started has not been judged yet.
-        until("all its containers run and are healthy", world.host.all_healthy, within=15)
+        until("all its containers run", world.host.all_up, within=15)
     except AssertionError as error:
         raise SystemExit(
             f"{world.host.name} is no whole tunnel host. {error}\n`molecule converge` mends it."

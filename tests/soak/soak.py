@@ -180,7 +180,7 @@ class Soak:
             )
         if watch.healed >= 10:
             self.report.blame(f"{fault}: healed after {watch.healed:.1f} s; 10 s are promised.")
-        until("all containers are healthy", self.world.host.all_healthy, within=60)
+        until("all containers run", self.world.host.all_up, within=60)
 
     def round(self, number: int, fault: str, order: Callable[[], None] | None) -> None:
         """One round, with a fault if there is an order. What it awaits in vain is noted; the next round comes."""

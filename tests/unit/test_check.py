@@ -48,7 +48,7 @@ def issued(begin: int, end: int) -> str:
 
 def well() -> dict[str, Any]:
     """What is seen where all is well."""
-    container = {"state": "running", "health": "healthy", "created": "2026-11-01T00:00:00Z", "image": "an-image"}
+    container = {"state": "running", "created": "2026-11-01T00:00:00Z", "image": "an-image"}
     ports = {"ssh": 2222, "http": 80, "https": 443}
     return {
         "settings": {"domain": DOMAIN, "tls": "on_demand", "certbot": False, "listen": "", "own_authority": False},
@@ -134,7 +134,6 @@ def put(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
             "problems",
             "proxme-tunnel-sshd is exited",
         ),
-        (put("unhealthy", "host", "containers", "proxme-tunnel-nginx", "health"), "problems", "nginx is unhealthy"),
         (
             put("2026-01-01T00:00:00Z", "host", "containers", "proxme-tunnel-caddy", "created"),
             "warnings",
