@@ -11,14 +11,18 @@ local remembered = 90 * 86400 -- for so long after the last question a name's ce
 local granted = ngx.shared.granted
 local to_ours = " " .. settings.authority
 
+-- Writes a text to a new file (mode "w") or to the end of one ("a"). Returns why it could not, or nothing.
+local function write(path, mode, text)
+  local file, problem = io.open(path, mode)
+  if not file then return problem end
+  problem = select(2, file:write(text))
+  local closed, unwritten = file:close()
+  return problem or not closed and unwritten
+end
+
 -- Puts a new text in the ledger's place, or leaves it as it is and returns why.
 local function replace_ledger(text)
-  local new, problem = io.open(ledger .. ".new", "w")
-  if not new then return problem end
-  problem = select(2, new:write(text))
-  local closed, unwritten = new:close()
-  problem = problem or not closed and unwritten
-  return problem or select(2, os.rename(ledger .. ".new", ledger))
+  return write(ledger .. ".new", "w", text) or select(2, os.rename(ledger .. ".new", ledger))
 end
 
 -- master, at start and at reload: reads the ledger, and leaves out what is too old and what was said twice. What another authority was asked
@@ -59,12 +63,7 @@ end
 -- Remembers from now on that a name had its first certificate granted at a time.
 local function record(name, time)
   granted:set(name .. to_ours, time, remembered)
-  local file, problem = io.open(ledger, "a")
-  if file then
-    problem = select(2, file:write(table.concat({ time, name, ngx.time(), settings.authority }, " "), "\n"))
-    local closed, unwritten = file:close()
-    problem = problem or not closed and unwritten
-  end
+  local problem = write(ledger, "a", table.concat({ time, name, ngx.time(), settings.authority }, " ") .. "\n")
   if problem then ngx.log(ngx.ERR, "can not remember that ", name, " may have a certificate: ", problem) end
 end
 
