@@ -88,3 +88,13 @@ def test_what_caddy_can_not_read_as_it_is_is_refused():
     assert checked(*files)["problems"] == []
     (problem,) = check_certificate.check(*files, DOMAIN, NOW, as_it_is=True)["problems"]
     assert problem == "The files hold DH PARAMETERS, which Caddy can't read. Take that part out of them."
+
+
+def test_files_that_are_taken_as_they_are_stay_whole():
+    """As `install-certificate` puts them together: cat, echo, cat."""
+    files = ("a word before\n" + issued(KEY, *BOTH), pem(KEY))
+    assert check_certificate.check(*files, DOMAIN, NOW, as_it_is=True) == {
+        "problems": [],
+        "warnings": [],
+        "pem": "\n".join(files),
+    }

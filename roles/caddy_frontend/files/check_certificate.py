@@ -8,7 +8,8 @@ Caddy reads the two files as they are. Standard output:
 
     problems   sentences about what is wrong; if there are any, nothing may be changed
     warnings   sentences about what an operator should know
-    pem        the certificate, those that it is signed by, and the key
+    pem        the certificate, those that it is signed by, and the key; "as_it_is" what install-certificate writes as
+               well, or each would undo the other's work
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def check(certificate: str, key: str, domain: str, now: datetime.datetime, *, as
     elif end - now < SOON and end - now < (end - begin) / 3:
         warnings.append(f"The certificate expires on {end:%Y-%m-%d %H:%M} UTC. Renew it, and run again.")
     parts = [piece.public_bytes(serialization.Encoding.PEM).decode() for piece in chain]
-    return {"problems": problems, "warnings": warnings, "pem": "".join(parts) + key.strip() + "\n"}
+    pem = f"{certificate}\n{key}" if as_it_is else "".join(parts) + key.strip() + "\n"
+    return {"problems": problems, "warnings": warnings, "pem": pem}
 
 
 def public(key: Any) -> bytes:  # noqa: ANN401 (the library has a type for each kind)
