@@ -248,7 +248,7 @@ class Bench:
             for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
                 yield from handlers(child)
 
-        handler = next(handlers(json.loads(admin(url))))
+        handler = until("Caddy has its configuration", lambda: next(handlers(json.loads(admin(url))), None))
         handler["headers"]["request"]["set"]["X-Forwarded-Proto"] = ["https"]
         site = {
             "listen": [f"127.0.0.1:{port}"],

@@ -61,6 +61,8 @@ def restart(host: Host, container: str) -> None:
     """Restart one of the host's containers and wait until it runs again."""
     host.docker("restart", container, timeout=60).expect()
     until("every container runs", host.all_up, within=30)
+    if container == NGINX:
+        until("nginx listens", lambda: host.inside(NGINX, "test", "-e", "/tmp/serving").code == 0)
 
 
 @pytest.fixture
