@@ -8,8 +8,8 @@ Caddy reads the two files as they are. Standard output:
 
     problems   sentences about what is wrong; if there are any, nothing may be changed
     warnings   sentences about what an operator should know
-    pem        the certificate, those that it is signed by, and the key; "as_it_is" what install-certificate writes as
-               well, or each would undo the other's work
+    pem        the certificate, those that it is signed by, and the key; with "as_it_is" both files as
+               install-certificate puts them together, or each would undo the other's work
 """
 
 from __future__ import annotations
