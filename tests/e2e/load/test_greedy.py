@@ -52,8 +52,7 @@ def test_those_who_hold_all_places_of_a_name_hold_no_more(
         return visitor.get(url).status == 429
 
     with (
-        # Caddy collects its garbage after two minutes without need, and then once more.
-        bystander.unharmed(f"{what} to one name", within=300),
+        bystander.unharmed(f"{what} to one name"),
         slow.background(*(argument.format(name=target) for argument in HELD[what])),
     ):
         until("there is no place left", full, within=60)
