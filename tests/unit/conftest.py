@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nginx import Nginx
 
 BIN = Path(sys.executable).parent
 
@@ -59,3 +60,9 @@ def run(root, environment) -> Run:
         return done
 
     return _run
+
+
+@pytest.fixture
+def nginx(tmp_path) -> Nginx:
+    """Return an nginx of the role nginx_subdomains without tunnels, at the first second of its life."""
+    return Nginx(tmp_path)

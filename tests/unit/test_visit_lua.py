@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""visit.lua: what becomes of a visitor's request, and of the answer of a tunnel's service."""
+
+from __future__ import annotations
+
+import pytest
+from nginx import DOMAIN, address_of
+
+GUEST = f"guest-x.{DOMAIN}"
+# Each kind of label with --local: its host, and what the service is told as Host.
+LOCALS = {f"8080--local.{DOMAIN}": "localhost:8080", f"guest-x--local.{DOMAIN}": "localhost"}
+local = pytest.mark.parametrize(("own", "told"), LOCALS.items(), ids=["port", "name"])
+
+
+@pytest.fixture(autouse=True)
+def _tunnels(nginx):
+    nginx.listen("8080", "guest-x:80", "guest-tls:443", "guest-plain:80", "shop:80", "guest-phish:80", "8666", "www:80")
+
+
+# Where a request goes.
+
+
+@pytest.mark.parametrize(
+    ("host", "label", "scheme"),
+    [
+        (f"8080.{DOMAIN}", "8080", "http"),
+        (GUEST, "guest-x", "http"),
+        (f"guest-tls.{DOMAIN}", "guest-tls", "https"),
+        ("shop.example.org", "shop", "http"),
+    ],
+)
+def test_a_visitor_of_a_live_name_is_led_to_its_tunnel(nginx, host, label, scheme):
+    visited = nginx.route(host, "/a/b?c=d", {"Origin": f"https://{host}", "Referer": f"https://{host}/"})
+    assert (visited.exit, visited.exec) == (None, None)
+    assert (visited.var("label"), visited.var("tunnel_scheme")) == (label, scheme)
+    assert visited.var("tunnel_source").startswith("127." if label == "8080" else "[fd74:0:")
+    # Nothing is mended without --local.
+    assert visited.var("told_host") == host
+    assert visited.sent("Origin") == [f"https://{host}"]
+    assert visited.sent("Referer") == [f"https://{host}/"]
+
+
+@pytest.mark.parametrize("proto", ["https", "http"])
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(
+            (f"{label}.{DOMAIN}", 404)
+            for label in ("guest-nobody", "9090", "08080", "guest-x--local--local", "www", "a.b")
+        ),
+        *((host, 404) for host in ("", DOMAIN, "example.com", "127.0.0.1", f"{GUEST}.example.com", f"{GUEST}:80")),
+        *((f"{label}.{DOMAIN}", 410) for label in ("guest-phish", "guest-phish--local", "8666", "8666--local")),
+        ("phish.example.org", 410),
+    ],
+)
+def test_nobodys_host_ends_with_404_and_a_barred_one_with_410(nginx, host, status, proto):
+    """Also over plain http, where no certificate exists: there is nothing to redirect to."""
+    visited = nginx.route(host, proto=proto)
+    assert (visited.exit, visited.exec, visited.headers("location")) == (status, None, [])
+    assert (visited.var("tunnel_scheme"), visited.var("tunnel_source"), visited.request.ctx.tunnel) == ("", "", None)
+
+
+def test_a_barred_name_is_barred_whether_or_not_somebody_holds_it(nginx):
+    nginx.end("guest-phish:80")
+    assert nginx.route(f"guest-phish.{DOMAIN}").exit == 410
+
+
+@pytest.mark.parametrize("target", ["/", "/a%20b/%2e%2e/c?d=e&f=%26&g", "//evil.example/", "/?https://evil.example"])
+def test_plain_http_is_sent_to_https_of_the_same_host(nginx, target):
+    for host in (GUEST, f"8080--local.{DOMAIN}", "shop.example.org"):
+        visited = nginx.route(host, target, proto="http")
+        assert (visited.exit, visited.headers("location")) == (308, [f"https://{host}{target}"])
+        assert visited.request.ctx.tunnel is None
+
+
+def test_the_redirect_names_the_port_of_https(nginx):
+    visited = nginx.route(GUEST, "/a", proto="http", port=":8443")
+    assert visited.headers("location") == [f"https://{GUEST}:8443/a"]
+
+
+def test_plain_http_is_served_where_the_front_end_has_no_certificate_yet(nginx):
+    assert nginx.route(GUEST, headers={"X-Tunnel-Plain": "yes"}, proto="http").exit is None
+    for other in ("no", "", "YES", "yes, no"):
+        assert nginx.route(GUEST, headers={"X-Tunnel-Plain": other}, proto="http").exit == 308, other
+
+
+def test_plain_http_is_served_for_names_of_the_operators_choice_alone(nginx):
+    assert nginx.route(f"guest-plain.{DOMAIN}", proto="http").exit is None
+    assert nginx.route(f"guest-plain--local.{DOMAIN}", proto="http").exit == 308
+    nginx.setting("redirect_to_https", False)
+    assert nginx.route(GUEST, proto="http").exit is None
+
+
+def test_https_is_never_redirected(nginx):
+    for headers in ({}, {"X-Tunnel-Plain": "yes"}):
+        visited = nginx.route(GUEST, headers=headers)
+        assert (visited.exit, visited.headers("location")) == (None, [])
+
+
+# A service that believes to be localhost.
+
+
+def foreign_origins(own: str, told: str) -> list[str]:
+    """Origins that are neither this host's nor the service's, though some look like it."""
+    plain = own.replace("--local", "")
+    hosts = ["evil.example", f"{own}.evil.example", f"evil.example.{own}", f"a.{own}", plain, f"{own}:8443", f"{own}@e"]
+    hosts += [f"{told}.evil.example", f"{own}0"]
+    return [
+        *(f"https://{host}" for host in hosts),
+        f"http://{own}",
+        f"https://{told}",
+        "http://localhost:1",
+        "null",
+        "",
+    ]
+
+
+@local
+def test_the_service_is_told_that_it_is_localhost_and_nothing_else(nginx, own, told):
+    headers = {"X-Forwarded-Host": own, "X-Forwarded-For": "192.0.2.7", "X-Real-IP": "192.0.2.7", "Accept": "*/*"}
+    visited = nginx.route(own, headers=headers)
+    assert visited.var("told_host") == told
+    assert visited.sent("X-Forwarded-Host") == visited.sent("X-Forwarded-Proto") == []
+    assert visited.sent("X-Forwarded-For") == visited.sent("X-Real-IP") == ["192.0.2.7"]
+    assert visited.sent("Accept") == ["*/*"]
+    assert visited.sent("Origin") == visited.sent("Referer") == []
+
+
+@local
+@pytest.mark.parametrize("port", ["", ":8443"])
+def test_this_hosts_own_origin_and_referer_become_localhost(nginx, own, told, port):
+    for path in ("/", f"/a/page?q=https://{own}{port}/"):
+        headers = {"Origin": f"https://{own}{port}", "Referer": f"https://{own}{port}{path}"}
+        visited = nginx.route(own, headers=headers, port=port)
+        assert visited.sent("Origin") == [f"http://{told}"]
+        assert visited.sent("Referer") == [f"http://{told}{path}"]
+
+
+@local
+def test_a_foreign_origin_and_referer_stay_as_they_are(nginx, own, told):
+    for origin in foreign_origins(own, told):
+        visited = nginx.route(own, headers={"Origin": origin, "Referer": f"{origin}/page"})
+        assert visited.sent("Origin") == [origin]
+        assert visited.sent("Referer") == [f"{origin}/page"]
+    # As long as the own one, but not all of it: no path follows.
+    assert nginx.route(own, headers={"Referer": f"https://{own}"}).sent("Referer") == [f"https://{own}"]
+
+
+@local
+def test_a_page_of_the_visitors_own_localhost_is_foreign(nginx, own, told):
+    """It names itself like the service does, and must not be taken for one of the service's pages."""
+    visited = nginx.route(own, headers={"Origin": f"http://{told}", "Referer": f"http://{told}/page"})
+    assert visited.sent("Origin") == ["null"]
+    assert visited.sent("Referer") == []
+
+
+def test_a_service_with_tls_sees_origins_of_https(nginx):
+    own = f"guest-tls--local.{DOMAIN}"
+    visited = nginx.route(own, headers={"Origin": f"https://{own}", "Referer": f"https://{own}/a"})
+    assert (visited.sent("Origin"), visited.sent("Referer")) == (["https://localhost"], ["https://localhost/a"])
+    visited = nginx.route(own, headers={"Origin": "https://localhost", "Referer": "https://localhost/a"})
+    assert (visited.sent("Origin"), visited.sent("Referer")) == (["null"], [])
+    visited = nginx.route(own, headers={"Origin": "http://localhost", "Referer": "http://localhost/a"})
+    assert (visited.sent("Origin"), visited.sent("Referer")) == (["http://localhost"], ["http://localhost/a"])
+
+
+@local
+@pytest.mark.parametrize("name", ["Origin", "Referer"])
+def test_of_two_origins_none_is_made_localhost(nginx, own, told, name):
+    """A service that reads one of them would see its own page where the other one says who it was."""
+    given = (
+        [f"https://{own}/", "https://evil.example/"]
+        if name == "Referer"
+        else [f"https://{own}", "https://evil.example"]
+    )
+    for two in (given, given[::-1]):
+        assert nginx.route(own, headers=[(name, value) for value in two]).sent(name) == two
+
+
+def test_a_custom_domain_may_lead_to_a_localhost(nginx):
+    own = "8080.example.org"
+    visited = nginx.route(own, headers={"Origin": f"https://{own}"})
+    assert (visited.var("told_host"), visited.sent("Origin")) == ("localhost:8080", ["http://localhost:8080"])
+
+
+# Dialling.
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "port"),
+    [
+        (f"8080.{DOMAIN}", "127.0.0.1", 8080),
+        (f"8080--local.{DOMAIN}", "127.0.0.1", 8080),
+        (GUEST, f"[{address_of('guest-x').exploded}]", 80),
+        (f"guest-tls.{DOMAIN}", f"[{address_of('guest-tls').exploded}]", 443),
+        ("shop.example.org", f"[{address_of('shop').exploded}]", 80),
+    ],
+)
+def test_the_tunnels_own_address_is_dialled(nginx, host, address, port):
+    peer = nginx.dial(nginx.route(host)).request.peer
+    assert (peer[1], peer[2]) == (address, port)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 60),
+        ({"Accept": "text/html,*/*"}, 60),
+        ({"Accept": "text/event-stream"}, 86400),
+        ({"Accept": "text/html, text/event-stream;q=0.5"}, 86400),
+        ({"Upgrade": "websocket"}, 86400),
+        ({"Upgrade": "WebSocket"}, 86400),
+        ({"Upgrade": "h2c"}, 60),
+        ({"Accept": "text/event_stream"}, 60),
+        ({"Accept": "textXevent-stream"}, 60),
+    ],
+)
+def test_a_service_may_be_silent_for_the_operators_time_and_a_stream_for_a_day(nginx, headers, seconds):
+    """Who does not take the connection has five seconds."""
+    timeouts = nginx.dial(nginx.route(GUEST, headers=headers)).request.timeouts
+    assert (timeouts[1], timeouts[2], timeouts[3]) == (5, seconds, seconds)
+
+
+# What a service answers.
+
+
+@pytest.mark.parametrize("status", [0, 99, 100, 101, 102, 103, 199])
+@pytest.mark.parametrize("upgrade", [None, "h2c"])
+def test_an_interim_answer_is_refused(nginx, status, upgrade):
+    """It is passed on as the answer, but the front end waits for another one: that would be of the tunnel's making."""
+    visited = nginx.route(GUEST, headers={"Upgrade": upgrade} if upgrade else {})
+    assert nginx.answer(visited, status).exit == 502
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"), [(101, None), (100, 502), (102, 502), (103, 502), (0, 502), (200, None)]
+)
+def test_of_these_only_the_101_that_a_websocket_asked_for_passes(nginx, status, refused):
+    assert nginx.answer(nginx.route(GUEST, headers={"Upgrade": "websocket"}), status).exit == refused
+
+
+@pytest.mark.parametrize("upgrade", ["", "websocket"])
+@pytest.mark.parametrize("status", [200, 101])
+def test_an_answer_without_a_status_line_is_cut_off(nginx, status, upgrade):
+    """It is taken for HTTP/0.9, which has no header: not even a page of ours could be put in its place."""
+    visited = nginx.route(GUEST, headers={"Upgrade": upgrade} if upgrade else {})
+    assert nginx.answer(visited, status, http_version=0.9).exit == 444
+
+
+@pytest.mark.parametrize("http_version", [1.0, 1.1, 2.0])
+@pytest.mark.parametrize("status", [200, 204, 206, 301, 304, 400, 404, 410, 429, 500, 502, 504, 599])
+def test_every_other_answer_passes_as_it_is(nginx, status, http_version):
+    headers = [("Location", "http://localhost/a"), ("Set-Cookie", "a=b; Domain=localhost"), ("Set-Cookie", "c=d")]
+    answer = nginx.answer(nginx.route(GUEST), status, headers, http_version)
+    assert (answer.exit, answer.status) == (None, status)
+    assert answer.headers("location") == ["http://localhost/a"]
+    assert answer.headers("set-cookie") == ["a=b; Domain=localhost", "c=d"]
+
+
+# What it says of itself under --local.
+
+
+@local
+def test_a_redirect_to_the_service_itself_leads_to_the_visited_host(nginx, own, told):
+    for home in (told, told.replace("localhost", "127.0.0.1")):
+        for path in ("/a/b?c=d#e", "/", "", "?x", "#y", f"/?to=http://{told}/"):
+            for scheme in ("http", "https"):
+                answer = nginx.answer(nginx.route(own), 302, [("Location", f"{scheme}://{home}{path}")])
+                assert answer.headers("location") == [f"https://{own}{path}"]
+
+
+@local
+def test_any_other_redirect_stays(nginx, own, told):
+    elsewhere = ["/a?b", "b/c", "", "https://example.com/x", "http://localhost:9999/", "http://localhost.example.com/"]
+    elsewhere += ["//example.com/x", f"http://example.com/?to=http://{told}/", f"http://{told}@example.com/"]
+    elsewhere += [f"http://{told}0.example.com/", f"http://user@{told}/", f"ftp://{told}/", "mailto:a@localhost"]
+    elsewhere += [f"http://{told}\\@example.com/", f"//{told}/", f"xhttp://{told}/", "http://127.0.0.2/", "http:///a"]
+    for location in elsewhere:
+        answer = nginx.answer(nginx.route(own), 302, [("Location", location)])
+        assert answer.headers("location") == [location]
+
+
+@local
+def test_the_visited_host_keeps_its_port(nginx, own, told):
+    answer = nginx.answer(nginx.route(own, port=":8443"), 302, [("Location", f"http://{told}/a")])
+    assert answer.headers("location") == [f"https://{own}:8443/a"]
+
+
+@local
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("a=1; Domain=localhost", "a=1"),
+        ("a=1; Domain=localhost; Path=/; HttpOnly", "a=1; Path=/; HttpOnly"),
+        ("a=1; Secure; domain=.localhost", "a=1; Secure"),
+        ("a=1;DOMAIN=LOCALHOST;Secure", "a=1;Secure"),
+        ("a=1 ; Domain = localhost ; Secure", "a=1 ; Secure"),
+        ("a=1; Domain=localhost; Domain=localhost; Path=/", "a=1; Path=/"),
+        # Of another domain, or none.
+        *((same, same) for same in ("a=1; Path=/", "a=1; Domain=example.com", "a=1; Domain=localhost.example.com", "")),
+        *(
+            (same, same)
+            for same in ("a=1; Domain=notlocalhost", "a=1; Domain=localhost.", "a=1; Domain=", "a=1; Domain")
+        ),
+        *((same, same) for same in ("a=1; Path=localhost", "a=1; XDomain=localhost", "Domain=localhost", "domain=1")),
+        *((same, same) for same in ("a=1; Domain=localhost:8080", "a=1; Domain=localhostx; Secure")),
+    ],
+)
+def test_a_cookie_of_localhost_is_the_visited_hosts(nginx, own, told, given, kept):
+    """Without a Domain a browser takes it for the host that it visits; with that of localhost it throws it away."""
+    assert nginx.answer(nginx.route(own), headers=[("Set-Cookie", given)]).headers("set-cookie") == [kept]
+
+
+@local
+def test_each_of_several_cookies_is_mended(nginx, own, told):
+    several = ["a=1; Domain=localhost; Path=/; HttpOnly", "b=2; Secure; domain=localhost", "c=3; SameSite=Lax"]
+    answer = nginx.answer(nginx.route(own), headers=[("Set-Cookie", cookie) for cookie in several])
+    assert answer.headers("set-cookie") == ["a=1; Path=/; HttpOnly", "b=2; Secure", "c=3; SameSite=Lax"]
+    assert nginx.answer(nginx.route(own)).headers("set-cookie") == []
