@@ -167,3 +167,18 @@ def test_who_came_after_the_look_began_is_not_told_what_it_saw(nginx):
     nginx.end("8080")
     nginx.wait(0.9)
     assert nginx.listens("127.0.0.1", 8080), "the second is counted from the end of the look"
+
+
+@pytest.mark.parametrize("back", [0.01, 1, 3600])
+def test_a_clock_that_is_set_back_changes_nothing(nginx, back):
+    """As one is that was wrong when the machine started: tunnels come and go as before."""
+    nginx.listen("8080")
+    assert nginx.listens("127.0.0.1", 8080)
+    nginx.now -= back
+    nginx.listen("8081")
+    asked = nginx.now
+    assert nginx.listens("127.0.0.1", 8081)
+    assert nginx.now - asked < 0.06
+    nginx.end("8080")
+    nginx.wait(1)
+    assert not nginx.listens("127.0.0.1", 8080)

@@ -41,6 +41,7 @@ end
 -- Whether something listens on the address, as listeners.written() writes it, and port.
 function listeners.has(written, port)
   local where, asked = string.format("%s:%04X", written, port), ngx.now()
+  if asked < looked then looked = -math.huge end -- the clock was set back
   if seen[where] and asked - looked < fresh then return true end
   -- Not seen: look again, so that a tunnel that was opened a moment ago is found at once.
   if asked - looked < pause then
