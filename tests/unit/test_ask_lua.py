@@ -391,3 +391,10 @@ def test_a_worker_that_dies_while_it_counts_holds_up_the_others_for_five_seconds
     nginx.on_count(None)
     assert nginx.may(names[1])
     assert NOON < nginx.now < NOON + 5.1
+
+
+def test_the_first_visitors_of_a_name_may_come_to_several_workers(nginx, names):
+    """The front end asks for each of them. What one of the workers grants with the last certificate, all do."""
+    nginx.setting("certificates_per_day", 1)
+    assert at_once(nginx, names[0], names[0], names[0], names[1]) == [True, True, True, False]
+    assert [line[1] for line in written(nginx)] == [names[0]]

@@ -77,11 +77,14 @@ end
 -- Whether a name may have its first certificate. The budget is that of our own domain; a custom domain is another registered one, and only an
 -- operator adds it.
 local function within_budget(domain, label)
-  if settings.domains[domain] or settings.always[label] or known(label) then return true end
+  if settings.domains[domain] or settings.always[label] then return true end
   -- add() is atomic, so no two workers grant the last certificate. No yield between the two, or the lock would wait for itself.
   while not granted:add("\0lock", 0, 5) do ngx.sleep(0.01) end
-  local fits = granted_within(day) < settings.certificates_per_day and granted_within(week) < settings.certificates_per_week
-  if fits then record(label, ngx.time()) end
+  local fits = known(label) -- asked in here: another worker may just have granted it to this very name
+  if not fits and granted_within(day) < settings.certificates_per_day and granted_within(week) < settings.certificates_per_week then
+    record(label, ngx.time())
+    fits = true
+  end
   granted:delete "\0lock"
   return fits
 end
