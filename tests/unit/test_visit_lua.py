@@ -177,6 +177,17 @@ def test_of_two_origins_none_is_made_localhost(nginx, own, told, name):
         assert nginx.route(own, headers=[(name, value) for value in two]).sent(name) == two
 
 
+@local
+def test_a_hundred_other_headers_hide_no_origin(nginx, own, told):
+    """The first hundred headers are what ngx.req.get_headers() gives by itself."""
+    others = [(f"A-{number}", "1") for number in range(200)]
+    for host, origin, referer in ((own, f"http://{told}", [f"http://{told}/a"]), (told, "null", [])):
+        scheme = "https" if host == own else "http"
+        asked = [*others, ("Origin", f"{scheme}://{host}"), ("Referer", f"{scheme}://{host}/a")]
+        visited = nginx.route(own, headers=asked)
+        assert (visited.sent("Origin"), visited.sent("Referer")) == ([origin], referer)
+
+
 def test_a_custom_domain_may_lead_to_a_localhost(nginx):
     own = "8080.example.org"
     visited = nginx.route(own, headers={"Origin": f"https://{own}"})
