@@ -63,6 +63,20 @@ def test_the_page_says_the_forward_for_its_label(nginx, label, forward):
     assert shown(nginx.page("nobody", 404, f"{label}.{DOMAIN}"), "pre") == forward
 
 
+@pytest.mark.parametrize(
+    "label",
+    [
+        *("08080", "73616", "0", "65536", "99999", "123456", "08080--local"),
+        *("guest-", "guest--x", "guest-x-", "guest-x--local--local", "guest-" + "x" * 58),
+    ],
+)
+def test_a_label_that_nobody_can_open_is_in_no_command(nginx, label):
+    """With ssh and sshd each of these is an error, or opens another port."""
+    assert shown(nginx.page("nobody", 404, f"{label}.{DOMAIN}"), "pre") == GUEST_FORWARD
+    nginx.setting("guest_prefix", "")
+    assert shown(nginx.page("nobody", 404, f"{label}.{DOMAIN}"), "pre") == "8080:localhost:80"
+
+
 @pytest.mark.parametrize("host", ["example.com", DOMAIN, f"a.b.{DOMAIN[1:]}", "127.0.0.1"])
 def test_a_host_that_is_none_of_ours_is_told_of_a_guests_name(nginx, host):
     assert shown(nginx.page("nobody", 404, host), "pre") == GUEST_FORWARD

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: GPL-3.0-or-later
 -- Our own pages, where no tunnel answers.
+local names = require "names"
 local tunnels = require "tunnels"
 local settings = require "settings"
 local notice = require "notice"
@@ -9,9 +10,10 @@ local pages = {}
 -- The forward that opens a tunnel under this label, or, where nobody may take it, one that would be granted.
 local function forward_for(label)
   local guest = settings.guest_prefix
-  if label:match "^%d+$" then return label .. ":localhost:80" end
+  if tunnels.port_of(label) then return label .. ":localhost:80" end
   if guest == "" then return "8080:localhost:80" end
-  return (label:sub(1, #guest) == guest and label or guest .. "x") .. ":80:localhost:3000"
+  local free = names.valid(label) and label:sub(1, #guest) == guest
+  return (free and label or guest .. "x") .. ":80:localhost:3000"
 end
 
 -- content: the page, with the visited label and the forward that its owner would type. A label is letters, digits and hyphens.

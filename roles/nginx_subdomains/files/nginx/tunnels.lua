@@ -16,7 +16,7 @@ local function plain(label)
 end
 
 -- A label of digits is a port, if it is the one way to write it (08080 and 73616 would be others for 8080).
-local function port_of(label)
+function tunnels.port_of(label)
   local port = #label <= 5 and label:match "^[1-9]%d*$" and tonumber(label)
   return port and port <= 65535 and port or nil
 end
@@ -53,7 +53,7 @@ local function meaning_of(label)
   local meaning = meanings:get(label)
   if meaning ~= nil then return meaning end
   local name, mended = plain(label)
-  local port = port_of(name)
+  local port = tunnels.port_of(name)
   if port or (names.valid(name) and not settings.reserved[name]) then
     local address = port and "127.0.0.1" or names.address(name)
     meaning = { name = name, mended = mended, port = port, address = address, written = listeners.written(address) }
