@@ -14,17 +14,26 @@ venv: .venv/ready ## Make .venv, with the tools of requirements-dev.txt
 setup: .venv/ready ## Make .venv, and have a Docker engine
 	@tools/engine.sh
 
-test: setup ## Run what each change has to pass; ONLY=default one scenario, E2E='-k name' some of its tests, KEEP=1 keeps it
-	pytest -o verbosity_subtests=1 $(if $(ONLY),tests/scenarios -k $(ONLY),tests/unit tests/scenarios -m 'not slow')
+# How many scenarios run side by side.
+JOBS ?= 2
+# An instance that somebody works on is not meant.
+PYTEST = env --unset PROXME_SCENARIO pytest --verbose --durations 10 --no-loadscope-reorder
 
-test-slow: setup ## Run what is too slow for each change: upgrades, faults, abuse, load, restore, rarer TLS choices, DNS providers, Caddy with DNS
-	pytest -o verbosity_subtests=1 -m slow tests/slow tests/scenarios
+test: setup ## Run what each change has to pass; ONLY=default one scenario, E2E='-k name' some of its tests, KEEP=1 keeps it
+	$(if $(E2E),$(if $(ONLY),,$(error E2E needs a scenario: make test ONLY=default E2E='$(E2E)')))
+	$(PYTEST) --numprocesses $(JOBS) $(if $(ONLY),tests/e2e --scenario $(ONLY) $(E2E),tests/unit tests/e2e -m 'not slow')
+
+test-slow: setup ## Run what is too slow for each change: upgrades, rarer faults, abuse, load, restore, rarer TLS choices, DNS providers, Caddy with DNS
+	@code=0; \
+	$(PYTEST) --numprocesses $(JOBS) tests/slow tests/e2e -m 'slow and not alone' || code=$$?; \
+	[ $$code -gt 1 ] || $(PYTEST) --numprocesses 1 tests/e2e -m 'slow and alone' || code=$$?; \
+	exit $$code
 
 lint: venv ## Run the linters
 	pytest tests/unit/test_lint.py
 
-unit: venv ## Run the tests that need no instance
-	pytest tests/unit
+unit: setup ## Run the linters and the tests that need no instance
+	pytest --numprocesses auto --dist loadfile tests/unit
 
 demo: setup ## Start a tunnel host on this machine and open a tunnel
 	@python tools/demo.py up

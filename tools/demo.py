@@ -5,7 +5,7 @@
 up     makes an instance (Molecule's scenario `demo`), runs the site playbook on it, keeps a tunnel to a small page
        open, fetches that page over verified HTTPS, and says how to try it by hand. May be run again at any time.
 down   removes every trace of it.
-clean  removes all scenarios and the images they were made from.
+clean  removes all scenarios of this checkout, and the images they were made from.
 
 The instance is reached at 127.0.0.1, at TUNNEL_SSH_PORT (2222), TUNNEL_HTTP_PORT (8080) and TUNNEL_HTTPS_PORT (8443).
 """
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import docker
 import httpx
@@ -31,17 +32,19 @@ from docker.errors import NotFound
 from rich.console import Console
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests/images"))
+from build import LABEL, building  # noqa: E402
+
 FOLDER = ROOT / ".demo"
-STATE = FOLDER / "molecule"
+# Where molecule/shared/create.yml says where everything is.
+FACTS = ROOT / ".cache/demo/env.json"
 LOG = FOLDER / "log"
 MADE = FOLDER / "ports.json"
 DOMAIN = "proxme.localhost"
 NAME = "guest-demo"
-LABEL = "proxme.scenario"
-NETWORK = "proxme-demo"
-HOST = "proxme-demo-host"
+# On every container and network of this checkout's scenarios.
+OURS = f"proxme.checkout={ROOT}"
 ROOT_CERTIFICATE = "/var/lib/proxme-tunnel/caddy_frontend/caddy/pki/authorities/local/root.crt"
-TOOLS = "proxme-test/tools:latest"
 # A step that takes longer, in seconds, is worth a line of its own.
 LONG = 4
 
@@ -71,7 +74,7 @@ def molecule(*arguments: str, announce: str) -> None:
         **os.environ,
         **{f"TUNNEL_{name}_PORT": str(number) for name, number in PORTS.items()},
         "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MOLECULE_EPHEMERAL_DIRECTORY": str(STATE),
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(FOLDER / "molecule"),
         "MOLECULE_COMMAND_BORDERS": "false",
         "ANSIBLE_FORCE_COLOR": "0",
         "NO_COLOR": "1",
@@ -133,35 +136,44 @@ def check_ports() -> None:
 
 def wake(client: docker.DockerClient) -> bool:
     """Start what is stopped of an earlier demo; whether there is a whole one, with the wanted ports."""
-    if not (STATE / "env.json").exists() or not MADE.exists() or json.loads(MADE.read_text()) != PORTS:
+    if not FACTS.exists() or not MADE.exists() or json.loads(MADE.read_text()) != PORTS:
         return False
-    with contextlib.suppress(NotFound):
-        client.containers.get("proxme-test-registry").start()
+    network = facts()["network"]
     try:
-        for name in ("proxme-demo-ca", HOST):
+        with contextlib.suppress(NotFound):
+            # Where a registry answers there is none.
+            client.containers.get(f"{network}-registry").start()
+        for part in ("ca", "host"):
             # Does nothing where it runs.
-            client.containers.get(name).start()
+            client.containers.get(f"{network}-{part}").start()
     except docker.errors.DockerException:
         return False
     return True
 
 
+def facts() -> dict[str, Any]:
+    """Where everything is."""
+    return json.loads(FACTS.read_text())
+
+
 def user_side(client: docker.DockerClient) -> None:
     """What a user of the tunnel host brings: a web page, and ssh that keeps a tunnel to it open."""
-    address = json.loads((STATE / "env.json").read_text())["ca_address"]
+    known = facts()
+    network = known["network"]
     command = ["ssh", "-N", "-p", str(PORTS["SSH"]), "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=5"]
     command += ["-o", "StrictHostKeyChecking=accept-new", "-R", f"{NAME}:80:web:80", f"tunnel@{DOMAIN}"]
     for name, what in (("web", ["web.py", "--name", "the demo"]), ("client", command)):
-        full = f"proxme-demo-{name}"
+        full = f"{network}-{name}"
         with contextlib.suppress(NotFound):
             client.containers.get(full).remove(force=True, v=True)
-        networking = client.api.create_networking_config({NETWORK: client.api.create_endpoint_config(aliases=[name])})
+        networking = client.api.create_networking_config({network: client.api.create_endpoint_config(aliases=[name])})
         config = client.api.create_host_config(
-            dns=[address], network_mode=NETWORK, restart_policy={"Name": "unless-stopped"}
+            dns=[known["ca_address"]], network_mode=network, restart_policy={"Name": "unless-stopped"}
         )
-        labels = {LABEL: "demo"}
+        labels = {"proxme.scenario": network, "proxme.checkout": str(ROOT)}
+        image = known["images"]["tools"]
         client.api.create_container(
-            TOOLS, what, name=full, hostname=name, labels=labels, host_config=config, networking_config=networking
+            image, what, name=full, hostname=name, labels=labels, host_config=config, networking_config=networking
         )
         client.api.start(full)
 
@@ -210,14 +222,14 @@ def up() -> None:
     """Make the demo, or bring it up to date."""
     client = engine()
     if not wake(client):
-        if client.containers.list(all=True, filters={"label": f"{LABEL}=demo"}):
+        if FOLDER.exists():
             molecule("destroy", announce="Removing what is left of an earlier demo")
         check_ports()
         shutil.rmtree(FOLDER, ignore_errors=True)
         # Molecule would do it, too, but show nothing meanwhile.
         with console.status("Building the images"):
-            build = [sys.executable, str(ROOT / "tests/images/build.py"), "host:trixie", "tools", "caddy"]
-            if subprocess.run(build, stdout=sys.stderr, check=False).returncode:
+            build = [sys.executable, str(ROOT / "tests/images/build.py"), "host-trixie", "tools", "registry"]
+            if subprocess.run(build, stdout=subprocess.DEVNULL, check=False).returncode:
                 raise SystemExit("The images can't be built; see above.")
         molecule("create", announce="Making the instance")
         MADE.write_text(json.dumps(PORTS))
@@ -226,19 +238,21 @@ def up() -> None:
     say("the tunnel host is set up")
 
     ca = FOLDER / "ca.pem"
-    ca.write_text(await_text("Caddy's root certificate", lambda: in_container(client, HOST, "cat", ROOT_CERTIFICATE)))
+    ca.write_text(
+        await_text("Caddy's root certificate", lambda: in_container(client, facts()["host"], "cat", ROOT_CERTIFICATE))
+    )
     user_side(client)
     url = f"https://{NAME}.{DOMAIN}:{PORTS['HTTPS']}/"
     keys = await_text(
         "the host's keys",
-        lambda: in_container(client, "proxme-demo-client", "ssh-keyscan", "-p", str(PORTS["SSH"]), DOMAIN),
+        lambda: in_container(client, f"{facts()['network']}-client", "ssh-keyscan", "-p", str(PORTS["SSH"]), DOMAIN),
     )
     (FOLDER / "known_hosts").write_text(keys + keys.replace(f"[{DOMAIN}]", "[127.0.0.1]"))
     await_text(f"the page at {url}", lambda: fetch(url, ca))
     say(f"{url} answers, its certificate verified")
 
     host = DOMAIN if resolves(DOMAIN) else "127.0.0.1"
-    facts = {
+    told = {
         "TUNNEL_HOST": host,
         "TUNNEL_SSH_PORT": PORTS["SSH"],
         "TUNNEL_HTTP_PORT": PORTS["HTTP"],
@@ -247,7 +261,7 @@ def up() -> None:
         "TUNNEL_USER": "tunnel",
         "TUNNEL_CA": ca,
     }
-    (FOLDER / "env").write_text("".join(f"{key}={shlex.quote(str(value))}\n" for key, value in facts.items()))
+    (FOLDER / "env").write_text("".join(f"{key}={shlex.quote(str(value))}\n" for key, value in told.items()))
     ssh = f"ssh -p {PORTS['SSH']} -o ExitOnForwardFailure=yes -o UserKnownHostsFile=.demo/known_hosts"
     console.print(
         f"""
@@ -266,31 +280,25 @@ Away with it: make demo-down""",
     )
 
 
-def others(client: docker.DockerClient) -> list[str]:
-    """Other scenarios that have containers."""
-    found = client.containers.list(all=True, filters={"label": LABEL})
-    return sorted({item.labels[LABEL] for item in found} - {"demo", "shared"})
-
-
 def remove_images(client: docker.DockerClient) -> None:
-    """Remove the registry that stands in, and the images that the scenarios were made from."""
-    for container in client.containers.list(all=True, filters={"label": f"{LABEL}=shared"}):
-        container.remove(force=True, v=True)
-    for image in client.images.list(filters={"reference": "proxme-test/*"}):
-        for tag in image.tags:
-            if tag.startswith("proxme-test/"):
-                client.images.remove(tag, force=True)
-    # Earlier versions, and stages of a build.
-    for label in ("proxme.sources", "proxme.stage"):
-        client.images.prune(filters={"dangling": True, "label": label})
+    """Remove the images that no scenario uses, of this checkout or another."""
+    with building():
+        for image in client.images.list(filters={"reference": "proxme-test/*"}):
+            for tag in image.tags:
+                with contextlib.suppress(docker.errors.APIError):
+                    # Refused while a container is made from it.
+                    client.images.remove(tag)
+        # Former ones, and stages of a build.
+        for label in (LABEL, "proxme.stage"):
+            client.images.prune(filters={"dangling": True, "label": label})
 
 
 def down() -> None:
     """Remove every trace of the demo."""
     client = engine()
     molecule("destroy", announce="Removing the instance")
-    if left := others(client):
-        say(f"the images stay, as other scenarios use them: {', '.join(left)}")
+    if client.containers.list(all=True, filters={"label": "proxme.checkout"}):
+        say("the images stay, as other scenarios use them")
     else:
         remove_images(client)
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -298,15 +306,15 @@ def down() -> None:
 
 
 def clean() -> None:
-    """Remove all scenarios and images."""
+    """Remove all scenarios of this checkout, and the images that no other uses."""
     client = engine()
-    for container in client.containers.list(all=True, filters={"label": LABEL}):
+    for container in client.containers.list(all=True, filters={"label": OURS}):
         container.remove(force=True, v=True)
-    for network in client.networks.list(filters={"label": LABEL}):
+    for network in client.networks.list(filters={"label": OURS}):
         network.remove()
     remove_images(client)
     shutil.rmtree(FOLDER, ignore_errors=True)
-    say("the scenarios and their images are gone")
+    say("the scenarios are gone, and the images that no other checkout uses")
 
 
 def main() -> None:

@@ -63,7 +63,6 @@ if ! answers; then
 fi
 
 # Without an image registry the base images are made from Debian's packages.
-if ! command -v mmdebstrap >/dev/null && ! docker image inspect proxme-test/debian:trixie-slim >/dev/null 2>&1 &&
-    ! timeout 60 docker pull --quiet debian:trixie-slim >/dev/null 2>&1; then
+if ! command -v mmdebstrap >/dev/null && ! timeout 60 docker pull --quiet debian:trixie-slim >/dev/null 2>&1; then
     install "mmdebstrap, needed as the engine reaches no image registry" mmdebstrap
 fi

@@ -3,17 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
-import subprocess
-import sys
 
+from scenarios import molecule
 from world import Scenario, World, run, until
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Molecule finds it by itself only in a git checkout.
-BASE = str(ROOT / ".config/molecule/config.yml")
 
 
 def find_scenario() -> Scenario:
@@ -23,18 +17,17 @@ def find_scenario() -> Scenario:
     """
     if path := os.environ.get("PROXME_SCENARIO"):
         return Scenario.read(pathlib.Path(path))
-    name = "proxme-default-host"
-    if run("docker", "inspect", name).code:
+    there = molecule("default")
+    made = there.facts.exists() and run("docker", "inspect", Scenario.read(there.facts).host).code == 0
+    if not made:
+        # Molecule itself may think that there is one.
+        there.run("destroy")
         print("There is no instance of the scenario `default`: `molecule converge` makes it, in about 3 minutes.")
-        environment = {**os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
-        command = [sys.executable, "-m", "molecule", "--base-config", BASE, "converge", "--scenario-name", "default"]
-        if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
-            raise SystemExit("molecule converge failed; see above.")
+        done = there.run("converge")
+        if done.code:
+            raise SystemExit(f"molecule converge failed; all that it said is in {there.log('converge')}\n{done.reason}")
         print("It is left running; `molecule destroy` removes it.")
-    # Its folder is where its resolv.conf comes from.
-    mounts = json.loads(run("docker", "inspect", "--format={{json .Mounts}}", name).expect().stdout)
-    source = next(mount["Source"] for mount in mounts if mount["Destination"] == "/etc/resolv.conf")
-    return Scenario.read(pathlib.Path(source).with_name("env.json"))
+    return Scenario.read(there.facts)
 
 
 def find_world() -> World:

@@ -24,7 +24,7 @@ CLEARED = {"docker_engine : Remove those that have ended", "docker_engine : Remo
 
 def slowness(host: str) -> float:
     """How many times as long as usual a task that does nothing takes in a container, beside all else; 1 or more."""
-    command = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), str(ROOT / "tests/scenarios/pace.yml")]
+    command = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), str(ROOT / "tests/e2e/pace.yml")]
     command += ["-i", f"{host},", "-e", "ansible_connection=community.docker.docker"]
     started = time.monotonic()
     subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -88,14 +88,14 @@ class Operator:
         `variables` are set on top of the inventory's (-e); without an `inventory` it is the scenario's.
         """
         command = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), str(playbook)]
-        command += ["-i", str(inventory or self.scenario.inventory()), *options]
+        command += ["-i", str(inventory or self.scenario.inventory), *options]
         if variables:
             command += ["-e", json.dumps(variables)]
         # Molecule's own settings, such as its roles_path, are not an operator's.
         own = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
         # The scenario's inventory asks for these two.
         added = {
-            "MOLECULE_EPHEMERAL_DIRECTORY": str(self.scenario.folder),
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(self.scenario.inventory.parent),
             "MOLECULE_SCENARIO_NAME": self.scenario.scenario,
         }
         started = time.monotonic()

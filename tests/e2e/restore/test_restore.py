@@ -133,7 +133,7 @@ def replace_host(operator: Operator, scenario: Scenario) -> None:
     run("docker", "stop", "--time=30", scenario.host).expect()
     run("docker", "rename", scenario.host, f"{scenario.host}-old").expect()
     create = ROOT / "molecule/shared/create.yml"
-    operator.run(create, environment={"MOLECULE_PROJECT_DIRECTORY": str(ROOT)}).expect()
+    operator.run(create).expect()
 
 
 def test_other_host_keys_are_replaced_only_when_told(

@@ -15,7 +15,6 @@ from playbook import ROOT, Operator
 from test_certificates import HANDSHAKES
 from world import Ca, Client, Host, Scenario, Visitor, Web, until
 
-IMAGE = "proxme-test/caddy-dns:latest"
 NAME = "guest-live"
 
 
@@ -38,11 +37,14 @@ def chosen(scenario: Scenario) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def image(host: Host) -> None:
-    """The operator's image is there, on the host."""
-    subprocess.run([sys.executable, ROOT / "tests/images/build.py", "caddy-dns"], check=True)
-    saved = subprocess.run(["docker", "save", IMAGE], capture_output=True, check=True)
+def image(host: Host) -> str:
+    """The operator's image, which is there on the host."""
+    build = [sys.executable, ROOT / "tests/images/build.py", "caddy-dns"]
+    built = subprocess.run(build, stdout=subprocess.PIPE, text=True, check=True).stdout
+    name = json.loads(built.splitlines()[-1])["caddy-dns"]
+    saved = subprocess.run(["docker", "save", name], capture_output=True, check=True)
     host.exec("docker", "load", stdin=saved.stdout).expect()
+    return name
 
 
 def test_an_image_without_the_module_is_refused(operator: Operator, chosen: dict[str, Any]) -> None:
@@ -53,9 +55,9 @@ def test_an_image_without_the_module_is_refused(operator: Operator, chosen: dict
     assert "In the inventory, caddy_frontend_image is set by tunnel_caddy_image." in run.message
 
 
-@pytest.mark.usefixtures("image")
 def test_one_certificate_for_all_names(
     operator: Operator,
+    image: str,
     chosen: dict[str, Any],
     client: Client,
     web: Web,
@@ -65,7 +67,7 @@ def test_one_certificate_for_all_names(
     domain: str,
 ) -> None:
     """Ordered once, whatever a scanner asks for, while a tunnel stays; the provider's secret is in one file alone."""
-    variables = chosen | {"tunnel_caddy_image": IMAGE}
+    variables = chosen | {"tunnel_caddy_image": image}
     secret = variables["tunnel_dns_settings"]["key"]
     with client.tunnel(f"{NAME}:80", to=web) as tunnel:
         orders = ca.orders()
@@ -86,9 +88,9 @@ def test_one_certificate_for_all_names(
     idempotent(operator, variables)
 
 
-@pytest.mark.usefixtures("image")
 def test_custom_domains_beside_it(
     operator: Operator,
+    image: str,
     chosen: dict[str, Any],
     client: Client,
     web: Web,
@@ -100,7 +102,7 @@ def test_custom_domains_beside_it(
     site = "shop.example.org"
     client.shell("test -e /run/alice || ssh-keygen -q -t ed25519 -N '' -f /run/alice").expect()
     alice = {"name": "alice", "keys": [client.read("/run/alice.pub").strip()], "names": ["alice-shop"]}
-    variables = chosen | {"tunnel_caddy_image": IMAGE, "tunnel_tls": "both"}
+    variables = chosen | {"tunnel_caddy_image": image, "tunnel_tls": "both"}
     operator.run(variables=variables | {"tunnel_accounts": [alice | {"domains": {site: "alice-shop"}}]}).expect()
     with client.tunnel("alice-shop:80", to=web, user="alice", options=["-i", "/run/alice"]):
         orders = ca.orders()

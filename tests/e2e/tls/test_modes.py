@@ -1,191 +1,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One host goes through the choices of tunnel_tls, in this order, with one tunnel that stays.
 
-The scenario `tls` runs those that are not marked slow, and the scenario `choices` those that are.
+`internal`, and what else can be chosen, is in test_choices.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 import re
-import secrets
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from common import idempotent, known_to, provider, refused
+from common import CADDY, DATA, NAME, SITE, Authority, idempotent, known_to, provider, renew, serial, unbroken
 from playbook import ROOT, Operator
 from test_certificates import HANDSHAKES
-from world import Ca, Client, Container, Host, Scenario, Tunnel, Visitor, Web, World, run, until
+from world import Ca, Client, Container, Host, Scenario, Visitor, Web, World, run, until
 
-CADDY = "proxme-tunnel-caddy"
-DATA = "/var/lib/proxme-tunnel/caddy_frontend"
-NAME = "guest-live"
-SITE = "shop.example.org"
-WIKI = "wiki.shop.example.org"
-
-
-class Authority:
-    """An authority of the tests' own that signs what an operator brings."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        """Make its key and root in `folder`."""
-        self.folder = folder
-        root = ["-days", "30", "-subj", "/CN=Root of the operator", "-addext", "keyUsage=keyCertSign,cRLSign"]
-        self._openssl("req", "-x509", *self._new("root"), *root)
-        self.root = (folder / "root.pem").read_text()
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    def _new(self, name: str) -> list[str]:
-        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        return [*key, "-keyout", f"{name}.key", "-out", f"{name}.pem"]
-
-    def sign(self, name: str, *hosts: str, days: int = 30) -> dict[str, Any]:
-        """The variables for a certificate for these hosts, in files that begin with `name`."""
-        names = ",".join(f"DNS:{host}" for host in hosts)
-        signed = ["-CA", "root.pem", "-CAkey", "root.key", "-days", str(days)]
-        what = [f"subjectAltName={names}", "basicConstraints=critical,CA:FALSE", "extendedKeyUsage=serverAuth"]
-        extensions = [word for extension in what for word in ("-addext", extension)]
-        self._openssl("req", "-x509", *self._new(name), *signed, "-subj", "/CN=x", *extensions)
-        return {
-            "tunnel_tls": "files",
-            "tunnel_certificate_file": str(self.folder / f"{name}.pem"),
-            "tunnel_certificate_key_file": str(self.folder / f"{name}.key"),
-        }
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The operator's authority."""
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def guest(world: World, authority: Authority) -> Iterator[Visitor]:
-    """A visitor who trusts the operator's authority alone."""
-    with world.visitor("guest") as guest:
-        guest.trust(authority.root)
-        yield guest
-
-
-@pytest.fixture(scope="module")
-def tunnel(world: World, web: Web) -> Iterator[Tunnel]:
-    """The tunnel that stays. Its ssh is not started again: it runs at the end, or the test there fails."""
-    with world.client("keeper") as keeper:
-        yield keeper.tunnel(f"{NAME}:80", to=web)
-
-
-@dataclass(frozen=True)
-class Strict:
-    """A further CA, which registers nobody without the external account binding that it gave out."""
-
-    ca: Ca
-    binding: dict[str, str]
-    trusted: pathlib.Path
-
-    # Where overhear.py stands before it, and what that notes.
-    OVERHEARD = 14443
-    ORDERS = "/run/orders"
-
-    def directory(self, port: int = 14000) -> str:
-        """Address of its directory."""
-        return f"https://{self.ca.name.rpartition('-')[2]}:{port}/dir"
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """What an operator writes who has the binding and wants a profile."""
-        return {
-            "tunnel_acme_directory": self.directory(self.OVERHEARD),
-            "tunnel_acme_ca_root": str(self.trusted),
-            "tunnel_acme_eab": self.binding,
-            "tunnel_acme_profile": "shortlived",
-        }
-
-    def orders(self) -> list[dict[str, Any]]:
-        """The orders that were sent to the port that is listened in to."""
-        return [json.loads(line) for line in self.ca.read(self.ORDERS).splitlines()]
-
-
-@contextmanager
-def strict_ca(world: World, name: str, folder: pathlib.Path) -> Iterator[Strict]:
-    """Such a CA, for as long as the `with` block lasts."""
-    binding = {"key_id": f"key-of-{name}", "mac_key": secrets.token_urlsafe(32)}
-    scenario = world.scenario
-    options = [f"--env=EAB={binding['key_id']}:{binding['mac_key']}", f"--env=CHALLENGES={scenario.dns_address}"]
-    start = f'exec ca {scenario.domain} {scenario.host_address} "$(hostname -i)"'
-    ca = Ca(world.container(name, *options, command=["sh", "-c", start]))
-    try:
-        until("the CA answers", ca.root)
-        trusted = folder / f"{name}.pem"
-        trusted.write_text(ca.read("/srv/ca/root.pem"))
-        with ca.background("overhear.py", str(Strict.OVERHEARD), Strict.ORDERS):
-            until("its orders are noted", lambda: ca.exec("test", "-e", Strict.ORDERS).code == 0)
-            yield Strict(ca, binding, trusted)
-    finally:
-        ca.remove()
-
-
-@pytest.fixture(scope="module")
-def one(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
-    """The operator's first CA in some tests."""
-    with strict_ca(world, "one", tmp_path_factory.mktemp("one")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def other(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
-    """And the second one."""
-    with strict_ca(world, "other", tmp_path_factory.mktemp("other")) as other:
-        yield other
-
-
-@pytest.fixture(autouse=True)
-def it_is_there_before_and_after(tunnel: Tunnel) -> Iterator[None]:
-    """No change of the front end drops a tunnel."""
-    assert tunnel.running
-    yield
-    assert tunnel.running
-
-
-def serial(visitor: Visitor, name: str) -> str:
-    """Serial number of the certificate that a name is shown with."""
-    return re.search(r"Serial Number:\s*(\S+)", visitor.certificate(name))[1]
-
-
-@contextmanager
-def unbroken(visitor: Visitor, url: str) -> Iterator[None]:
-    """An open WebSocket that must still be there at the end of the block and answer once a second meanwhile."""
-    script = (
-        "import asyncio, ssl, sys, websockets\n"
-        "async def main():\n"
-        "    tls = ssl.create_default_context(cafile='/run/root.pem') if sys.argv[1].startswith('wss') else None\n"
-        "    async with websockets.connect(sys.argv[1], ssl=tls) as socket:\n"
-        "        for turn in range(600):\n"
-        "            await socket.send(str(turn))\n"
-        "            assert str(turn) in await asyncio.wait_for(socket.recv(), 5)\n"
-        "            print(turn, flush=True)\n"
-        "            await asyncio.sleep(1)\n"
-        "            if open('/run/enough').read(): return print('whole', flush=True)\n"
-        "asyncio.run(main())\n"
-    )
-    visitor.write("/run/echo.py", script)
-    visitor.write("/run/enough", "")
-    visitor.spawn("sh", "-c", f"python3 /run/echo.py {url} >/run/echo.log 2>&1")
-    until("the WebSocket is open", lambda: "0" in visitor.exec("cat", "/run/echo.log").stdout)
-    yield
-    visitor.write("/run/enough", "yes")
-    until("the echo ends", lambda: not visitor.exec("pgrep", "-f", "[/]run/echo.py").stdout)
-    log = visitor.read("/run/echo.log")
-    assert log.endswith("whole\n"), log
-
+pytestmark = pytest.mark.usefixtures("it_is_there_before_and_after")
 
 # on_demand
 
@@ -214,83 +47,7 @@ def test_without_an_authority_all_is_shown_over_http(
     assert visitor.get(f"http://{domain}/", http="1.1").status == 308
 
 
-@pytest.mark.slow
-def test_a_day_has_a_budget(operator: Operator, client: Client, web: Web, visitor: Visitor, domain: str) -> None:
-    """Names that are always allowed and names that have a certificate do not count; the rest is said in the log."""
-    variables = {"tunnel_certificates_per_day": 0, "tunnel_certificates_always": ["guest-always"]}
-    assert visitor.get(f"https://{NAME}.{domain}/").status == 200
-    operator.run(variables=variables).expect()
-    with client.tunnel("guest-late:80", "guest-always:80", to=web):
-        assert visitor.get(f"https://guest-late.{domain}/").status == 0
-        assert visitor.get(f"https://guest-always.{domain}/").status == 200
-        assert visitor.get(f"https://{NAME}.{domain}/").status == 200
-    said = operator.scenario.host
-    assert f"no certificate for guest-late.{domain}" in Host(said).docker("logs", "proxme-tunnel-nginx").output
-
-
-@pytest.mark.slow
-def test_plain_names_and_hsts_are_choices(operator: Operator, visitor: Visitor, domain: str) -> None:
-    assert "strict-transport-security" not in visitor.get(f"https://{NAME}.{domain}/").headers
-    operator.run(variables={"tunnel_plain_names": [NAME], "tunnel_hsts": 3600}).expect()
-    started = time.monotonic()
-    until("http stays http", lambda: visitor.get(f"http://{NAME}.{domain}/", http="1.1").status == 200)
-    assert time.monotonic() - started < 5
-    assert visitor.get(f"https://{NAME}.{domain}/").headers["strict-transport-security"] == "max-age=3600"
-
-
-@pytest.mark.slow
-def test_a_second_authority_is_asked_when_the_first_one_refuses(
-    operator: Operator, client: Client, web: Web, world: World, host: Host, one: Strict, other: Strict, domain: str
-) -> None:
-    """The first one gives nothing without its external account binding; the other has got its own."""
-    # A name that has no certificate yet.
-    url = f"https://guest-second.{domain}/"
-    variables = {
-        "tunnel_acme_directory": one.directory(),
-        "tunnel_acme_ca_root": str(one.trusted),
-        "tunnel_acme_fallback_directory": other.directory(),
-        "tunnel_acme_fallback_ca_root": str(other.trusted),
-        "tunnel_acme_fallback_eab": other.binding,
-    }
-    told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=variables).expect()
-    assert other.binding["mac_key"] not in told.output
-    with client.tunnel("guest-second:80", to=web), world.visitor() as visitor:
-        visitor.trust(other.ca.root())
-        until("the other's certificate is there", lambda: visitor.get(url).status == 200, within=30)
-    assert one.ca.issued() == 0
-    assert "externalAccountRequired" in host.docker("logs", CADDY).output
-
-
-@pytest.mark.slow
-def test_an_authority_that_wants_an_account_and_has_profiles(
-    operator: Operator, client: Client, web: Web, world: World, host: Host, one: Strict, other: Strict, domain: str
-) -> None:
-    """With its binding it issues, by the profile that was chosen; nobody else is told the binding's key."""
-    url = f"https://guest-bound.{domain}/"
-    told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=one.variables).expect()
-    # Nor what is no longer in use.
-    assert not [secret for secret in (one, other) if secret.binding["mac_key"] in told.output]
-    with client.tunnel("guest-bound:80", to=web), world.visitor() as visitor:
-        visitor.trust(one.ca.root())
-        until("its certificate is there", lambda: visitor.get(url).status == 200, within=30)
-    assert {order.get("profile") for order in one.orders()} == {"shortlived"}
-    known_to(host, one.binding["mac_key"], {"400 65532"})
-    idempotent(operator, one.variables)
-
-
 # files
-
-
-@pytest.mark.slow
-def test_a_certificate_that_can_not_be_used_is_refused(operator: Operator, authority: Authority, domain: str) -> None:
-    good = authority.sign("good", domain, f"*.{domain}")
-    other = authority.sign("other", domain, f"*.{domain}")
-    mixed = good | {"tunnel_certificate_key_file": other["tunnel_certificate_key_file"]}
-    refused(operator.run(variables=mixed), "The key does not belong to the certificate")
-    narrow = authority.sign("narrow", domain)
-    refused(operator.run(variables=narrow), f"The certificate is for {domain}, not for *.{domain}")
-    nowhere = good | {"tunnel_certificate_file": "/nowhere/fullchain.pem"}
-    refused(operator.run(variables=nowhere), 'There is no file "/nowhere/fullchain.pem" on the control node')
 
 
 def test_a_certificate_of_the_operators(
@@ -315,144 +72,19 @@ def test_a_certificate_of_the_operators(
     assert ca.orders() == orders
 
 
-@pytest.mark.slow
-def test_sites_of_the_operator_stand_beside_the_tunnels(
-    operator: Operator,
-    authority: Authority,
-    visitor: Visitor,
-    guest: Visitor,
-    host: Host,
-    domain: str,
-    tmp_path: pathlib.Path,
-) -> None:
-    """They get certificates of their own; a broken one is refused with what Caddy says of it, and all goes on."""
-    site = tmp_path / "shop.caddy"
-    site.write_text(f'{WIKI} {{\n\trespond "the shop"\n}}\n')
-    # A path from where the playbook is started.
-    folder = os.path.relpath(tmp_path, ROOT)
-    variables = authority.sign("sites", domain, f"*.{domain}") | {"tunnel_sites": [folder]}
-    operator.run(variables=variables).expect()
-    until("the shop is there", lambda: visitor.get(f"https://{WIKI}/").body == "the shop", within=20)
-    with unbroken(guest, f"wss://{NAME}.{domain}/ws"):
-        site.write_text(f"{WIKI} {{\n\tresponnd oops\n}}\n")
-        strict = variables | {"tunnel_hsts": 3600}
-        broken = operator.run(variables=strict)
-        assert broken.code != 0
-        assert "unrecognized directive: responnd" in broken.output
-        assert visitor.get(f"https://{WIKI}/").body == "the shop"
-        # What that run had written before it ended is made up for, though now no file changes.
-        site.write_text(f'{WIKI} {{\n\trespond "the shop"\n}}\n')
-        assert operator.run(variables=strict).expect().changed == ["caddy_frontend : Reload Caddy"]
-        assert guest.get(f"https://{NAME}.{domain}/").headers["strict-transport-security"] == "max-age=3600"
-        site.write_text(f'{WIKI} {{\n\trespond "the new shop"\n}}\n')
-        operator.run(variables=variables).expect()
-        until("the new shop is there", lambda: visitor.get(f"https://{WIKI}/").body == "the new shop")
-        # What lies on the host is there as well when a configuration is tried.
-        host.exec("mkdir", "-p", "/srv/shop").expect()
-        host.write("/srv/shop/answer.caddy", 'respond "the shop on the host"\n')
-        site.write_text(f"{WIKI} {{\n\timport /srv/shop/answer.caddy\n}}\n")
-        variables["tunnel_sites_volumes"] = ["/srv/shop:/srv/shop:ro"]
-        operator.run(variables=variables).expect()
-        until("the shop of the host", lambda: visitor.get(f"https://{WIKI}/").body == "the shop on the host")
-    idempotent(operator, variables)
-
-
-@pytest.mark.slow
-def test_a_certificate_that_lies_on_the_host(
-    operator: Operator, authority: Authority, guest: Visitor, host: Host, domain: str
-) -> None:
-    """The host itself takes a new one over, and does not take a wrong one."""
-    variables = authority.sign("there", domain, f"*.{domain}") | {"tunnel_certificate_on_host": True}
-
-    def bring(certificate: str, key: str) -> None:
-        for name, file in (("there.pem", f"{certificate}.pem"), ("there.key", f"{key}.key")):
-            host.write(f"/root/own/{name}", (authority.folder / file).read_text())
-
-    host.exec("mkdir", "-p", "/root/own").expect()
-    variables |= {
-        "tunnel_certificate_file": "/root/own/there.pem",
-        "tunnel_certificate_key_file": "/root/own/there.key",
-    }
-    bring("there", "there")
-    operator.run(variables=variables).expect()
-    idempotent(operator, variables)
-    before = serial(guest, domain)
-    assert "active" in host.exec("systemctl", "is-active", "proxme-tunnel-own-certificate.timer").stdout
-    authority.sign("next", domain, f"*.{domain}")
-    bring("next", "there")
-    host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service")
-    assert host.exec("systemctl", "is-failed", "proxme-tunnel-own-certificate.service").stdout.strip() == "failed"
-    assert serial(guest, domain) == before
-    bring("next", "next")
-    # A Caddy that can't be told now is told the next time.
-    host.docker("pause", CADDY).expect()
-    host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service")
-    host.docker("unpause", CADDY).expect()
-    assert serial(guest, domain) == before
-    host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service").expect()
-    until("the new one is served", lambda: serial(guest, domain) != before)
-    assert guest.get(f"https://{NAME}.{domain}/").status == 200
-
-
-@pytest.mark.slow
-def test_a_wildcard_that_can_not_be_had_takes_no_certificate_away(
-    operator: Operator, scenario: Scenario, guest: Visitor, host: Host, domain: str
-) -> None:
-    """The run fails with the reason, and visitors are shown the certificates of before, as are those who come anew."""
-    before = serial(guest, domain)
-    variables = provider(scenario, "challenges")
-    variables["tunnel_dns_settings"] |= {"secret": "bm90LXRoaXMtc2VjcmV0"}
-    told = operator.run(variables=variables)
-    assert told.code != 0
-    assert "visitors are shown the present ones as before" in told.message
-    assert "The peer didn't like the signature we sent" in told.output
-    assert "nginx_subdomains : Write the settings for the Lua" not in told.changed
-    host.docker("restart", CADDY, timeout=60).expect()
-    until("it is served", lambda: guest.get(f"https://{NAME}.{domain}/").status == 200, within=20)
-    assert serial(guest, domain) == before
-
-
-# internal
-
-
-@pytest.mark.slow
-def test_an_authority_of_the_hosts_own(operator: Operator, world: World, host: Host, domain: str) -> None:
-    operator.run(variables={"tunnel_tls": "internal"}).expect()
-    with world.visitor() as visitor:
-        until(
-            "there is a root", lambda: host.exec("test", "-e", f"{DATA}/caddy/pki/authorities/local/root.crt").code == 0
-        )
-        visitor.trust(host.read(f"{DATA}/caddy/pki/authorities/local/root.crt"))
-        until("the landing page is there", lambda: visitor.get(f"https://{domain}/").status == 200)
-        for http in ("1.1", "2", "3"):
-            assert visitor.get(f"https://{NAME}.{domain}/", http=http).status == 200
-        assert visitor.get(f"https://nobody.{domain}/").status == 0
-    assert host.exec("ls", f"{DATA}/own").stdout == "", "what is left of the other choices is gone"
-
-
 # off
-
-
-@pytest.fixture(scope="module")
-def behind(operator: Operator) -> dict[str, Any]:
-    """The tunnel host speaks plain HTTP on its loopback; the variables that say so."""
-    variables = {"tunnel_tls": False, "tunnel_ask_port": 9123, "tunnel_proxy_protocol": True}
-    operator.run(variables=variables).expect()
-    return variables
 
 
 @pytest.fixture(scope="module")
 def front(world: World, authority: Authority, scenario: Scenario, domain: str) -> Iterator[Container]:
     """Programs on the host itself (in its network), with a wildcard certificate of the operator's."""
-    image = "proxme-test/caddy:2.11.7"
-    if run("docker", "image", "inspect", image).code != 0:
-        image = "caddy:2.11.7"
+    image = scenario.images.get("caddy", "caddy:2.11.7")
     name = f"{scenario.network}-front"
     built = world.with_image("fronts", CADDY=image).scenario.tools
     run("docker", "rm", "--force", "--volumes", name)
     run(
         *("docker", "run", "--detach", "--name", name, "--network", f"container:{scenario.host}", "--tmpfs", "/run"),
-        *("--label", f"proxme.scenario={scenario.scenario}", built),
+        *(f"--label=proxme.scenario={scenario.network}", f"--label=proxme.checkout={ROOT}", built),
     ).expect()
     front = Container(name)
     authority.sign("front", domain, f"*.{domain}")
@@ -473,7 +105,11 @@ def snippet(language: str, domain: str) -> str:
 
 
 NGINX = "events {{}}\nhttp {{\n{}\n}}\n"
+
+
 HAPROXY = "global\n    maxconn 500\ndefaults\n    timeout client 1d\n{}"
+
+
 FRONTS = {
     "nginx": ("/run/nginx.conf", NGINX, "nginx -c /run/nginx.conf", "nginx -s stop -c /run/nginx.conf"),
     "apache": (
@@ -538,19 +174,7 @@ def test_behind_an_existing_caddy(
         front.shell("caddy stop")
 
 
-@pytest.mark.slow
-def test_off_changes_nothing_the_second_time(operator: Operator, behind: dict[str, Any]) -> None:
-    idempotent(operator, behind)
-
-
 # wildcard, both
-
-
-def renew(host: Host) -> None:
-    """Let certbot renew the certificate now, though it is not due."""
-    ini = "/etc/proxme-tunnel/certbot_wildcard/certbot/cli.ini"
-    host.exec("sed", "-i", "s/^keep-until-expiring.*/force-renewal = true/", ini).expect()
-    host.exec("systemctl", "start", "proxme-tunnel-certificate.service", timeout=120).expect()
 
 
 def test_one_certificate_for_all_names(
@@ -612,37 +236,6 @@ def test_custom_domains_beside_the_wildcard(
     scan = visitor.exec("python3", "-", domain, "1000", stdin=HANDSHAKES.encode(), timeout=180).expect()
     assert sum(json.loads(scan.stdout).values()) == 1000
     assert ca.orders() == orders + 1
-
-
-@pytest.mark.slow
-def test_a_key_for_a_zone_of_challenges_alone(
-    operator: Operator, scenario: Scenario, visitor: Visitor, host: Host, domain: str
-) -> None:
-    """_acme-challenge is a CNAME into a zone that serves nothing else; the host has no key for the main one."""
-    change = f"server 127.0.0.1\nzone {domain}\nupdate delete _acme-challenge.{domain}\n"
-    change += f"update add _acme-challenge.{domain} 5 CNAME proxme.challenges.example.\nsend\n"
-    Container(scenario.dns).exec("nsupdate", "-k", "/run/named/session.key", stdin=change.encode()).expect()
-    operator.run(variables=provider(scenario, "challenges")).expect()
-    before = serial(visitor, domain)
-    renew(host)
-    until("the new one is served", lambda: serial(visitor, domain) != before)
-
-
-@pytest.mark.slow
-def test_the_wildcard_of_an_authority_that_wants_an_account_and_has_profiles(
-    operator: Operator, scenario: Scenario, world: World, host: Host, one: Strict, domain: str
-) -> None:
-    """The binding is given to certbot as it is to Caddy, and as secretly."""
-    orders = one.orders()
-    variables = provider(scenario, "challenges") | one.variables
-    told = operator.run(ROOT / "site.yml", "-vvv", "--diff", variables=variables).expect()
-    assert one.binding["mac_key"] not in told.output
-    with world.visitor() as visitor:
-        visitor.trust(one.ca.root())
-        assert visitor.get(f"https://{NAME}.{domain}/").status == 200
-        assert re.findall(r"DNS:([^,\s]+)", visitor.certificate(domain)) == [f"*.{domain}", domain]
-    assert [order.get("profile") for order in one.orders()[len(orders) :]] == ["shortlived"]
-    known_to(host, one.binding["mac_key"], {"400 65532", "600 0"})
 
 
 # And back.

@@ -253,7 +253,7 @@ def bare(world: World, tmp_path: pathlib.Path) -> Iterator[tuple[Client, pathlib
 def bare_server(scenario: Scenario, tmp_path: pathlib.Path) -> Iterator[tuple[Container, pathlib.Path]]:
     """The same of the image that the scenario's host is of, on which packages can be installed."""
     image = run("docker", "inspect", "--format={{.Config.Image}}", scenario.host).expect().stdout.strip()
-    world = World(dataclasses.replace(scenario, tools=image))
+    world = World(dataclasses.replace(scenario, images=scenario.images | {"tools": image}))
     machine = Container(world.container("bare-server", command=("sleep", "600")))
     try:
         yield machine, inventory_of(machine, tmp_path)
@@ -280,8 +280,21 @@ def test_a_disk_too_small_is_refused(operator: Operator, bare: tuple[Client, pat
     assert "MiB free; the images need 1000000000 MiB" in run.message
 
 
+def engine_alone(folder: pathlib.Path) -> pathlib.Path:
+    """A playbook that does of the site playbook what the role docker_engine does."""
+    play = {
+        "hosts": "tunnel",
+        "become": True,
+        "vars_files": [str(ROOT / "playbooks/role_variables.yml")],
+        "roles": ["docker_engine"],
+    }
+    playbook = folder / "engine.yml"
+    playbook.write_text(json.dumps([play]))
+    return playbook
+
+
 def test_an_engine_of_dockers_own_packages_that_is_down_is_not_replaced(
-    operator: Operator, bare_server: tuple[Container, pathlib.Path]
+    operator: Operator, bare_server: tuple[Container, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     machine, inventory = bare_server
     preview = operator.run(ROOT / "site.yml", "--check", "--diff", inventory=inventory).expect()
@@ -289,14 +302,14 @@ def test_an_engine_of_dockers_own_packages_that_is_down_is_not_replaced(
     package = "Package: docker-ce\nStatus: install ok installed\nVersion: 1\nArchitecture: all\nMaintainer: x\n"
     machine.write("/run/docker-ce", f"{package}Description: x\n\n")
     machine.shell("cat /run/docker-ce >>/var/lib/dpkg/status").expect()
-    preview = operator.run(ROOT / "site.yml", "--check", "--diff", inventory=inventory).expect()
+    preview = operator.run(engine_alone(tmp_path), "--check", "--diff", inventory=inventory).expect()
     assert re.search(r"\bpython3-requests\b", preview.output)
     assert not re.search(r"\bdocker[.]io\b", preview.output)
 
 
 @pytest.mark.parametrize("state", ["up", "down"])
 def test_a_swarm_is_not_told_to_restore_containers(
-    state: str, operator: Operator, bare_server: tuple[Container, pathlib.Path]
+    state: str, operator: Operator, bare_server: tuple[Container, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
     """An engine with live-restore would not start in a swarm."""
     machine, inventory = bare_server
@@ -306,7 +319,7 @@ def test_a_swarm_is_not_told_to_restore_containers(
     else:
         machine.exec("mkdir", "-p", "/var/lib/docker/swarm").expect()
         machine.write("/var/lib/docker/swarm/docker-state.json", '{"LocalAddr": "192.0.2.1"}')
-    preview = operator.run(ROOT / "site.yml", "--check", "--diff", inventory=inventory).expect()
+    preview = operator.run(engine_alone(tmp_path), "--check", "--diff", inventory=inventory).expect()
     assert "This engine is in a swarm" in preview.output
     assert '+    "log-driver": "json-file"' in preview.output
     assert '"live-restore"' not in preview.output

@@ -652,7 +652,7 @@ def test_two_hundred_accounts(granted: Accounts, alice: Person) -> None:
 def test_bad_input_is_refused_before_anything_changes(
     granted: Accounts, changes: Sequence[dict[str, Any]], said: str
 ) -> None:
-    """All kinds of it are in tests/unit/test_accounts.py; these show that a run stops."""
+    """All kinds of it are in tests/unit/test_accounts_script.py; these show that a run stops."""
     run = granted.apply(*(entry | change for entry, change in zip(alice_and_bob(granted), changes, strict=True)))
     assert run.code != 0
     assert run.changed == []
