@@ -258,6 +258,20 @@ def test_a_relative_path_begins_where_the_playbook_was_started(run, tmp_path):
     told_to_roles(run, tmp_path, there, "caddy_frontend_own_certificate == 'own/fullchain.pem'")
 
 
+def test_who_and_what_is_barred_is_told_to_every_part_that_refuses_it(run, tmp_path):
+    names, addresses = ["phish", "8666"], ["192.0.2.1", "2001:db8::/32"]
+    told_to_roles(
+        run,
+        tmp_path,
+        {"tunnel_domain": "proxme.example", "tunnel_barred_names": names, "tunnel_barred_addresses": addresses},
+        # The resolver knows names alone.
+        "tunnel_pod_barred_names == ['phish']",
+        f"sshd_tunnel_barred_labels == nginx_subdomains_barred_labels == {names}",
+        f"tunnel_pod_barred_addresses == {addresses}",
+        f"sshd_tunnel_barred_addresses == caddy_frontend_barred_addresses == {addresses}",
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "forward"),
     [
