@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-import docker
 import pytest
 from playbook import Operator
 from scenarios import NAMES, Molecule, molecule
@@ -195,14 +194,6 @@ def scenario(request: pytest.FixtureRequest) -> Scenario:
     if not path.exists():
         pytest.fail(f"There is no instance of the scenario ({path}): see CONTRIBUTING.md, Work on one instance.")
     return Scenario.read(path)
-
-
-@pytest.fixture(scope="session")
-def docker_client() -> Iterator[docker.DockerClient]:
-    """The outer engine."""
-    client = docker.from_env()
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="session")
