@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ansible.plugins.loader import init_plugin_loader
 from nginx import Nginx
 from programs import BIN, Program, build_images, started
+
+# Before any test imports from the collection: what Python itself has found, Ansible's own finder would not know.
+init_plugin_loader([])
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,6 +64,15 @@ def run(root, environment) -> Run:
     return _run
 
 
+@pytest.fixture(scope="session")
+def artifact(run, tmp_path_factory) -> Path:
+    """Return the collection's artifact, built from the checkout."""
+    folder = tmp_path_factory.mktemp("build")
+    run("ansible-galaxy", "collection", "build", "--output-path", folder)
+    (built,) = folder.glob("proxme-tunnel-*.tar.gz")
+    return built
+
+
 @pytest.fixture
 def nginx(tmp_path) -> Nginx:
     """Return an nginx of the role nginx_subdomains without tunnels, at the first second of its life."""
@@ -89,7 +102,7 @@ def real_nginx(role_images, tmp_path_factory) -> Iterator[Program]:
 @pytest.fixture(scope="session")
 def resolver(role_images, tmp_path_factory) -> Iterator[Program]:
     """Return the dnsdist that says which address a name has."""
-    with started("names", role_images["names"], tmp_path_factory.mktemp("names")) as program:
+    with started("resolver", role_images["resolver"], tmp_path_factory.mktemp("resolver")) as program:
         yield program
 
 

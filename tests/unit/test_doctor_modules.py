@@ -1,35 +1,29 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What playbooks/files/judge.py makes of what was seen of a tunnel host, and how the looking itself fails."""
+"""What the doctor makes of what was seen of a tunnel host, and how the looking itself fails."""
 
 from __future__ import annotations
 
 import base64
 import copy
 import datetime
-import importlib.util
+import json
 import pathlib
 import socket
+import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.proxme.tunnel.plugins.module_utils import outside
+from ansible_collections.proxme.tunnel.plugins.modules import doctor_host
+from ansible_collections.proxme.tunnel.plugins.plugin_utils import judge
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-
-def loaded(name: str) -> ModuleType:
-    """A script of playbooks/files, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"playbooks/files/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-judge, outside = loaded("judge"), loaded("look_from_outside")
 
 DOMAIN, ADDRESS = "proxme.example.com", "192.0.2.10"
 NOW = datetime.datetime(2026, 11, 24, tzinfo=datetime.UTC)
@@ -51,14 +45,15 @@ def well() -> dict[str, Any]:
     container = {"state": "running", "created": "2026-11-01T00:00:00Z", "image": "an-image"}
     ports = {"ssh": 2222, "http": 80, "https": 443}
     return {
-        "settings": {"domain": DOMAIN, "tls": "on_demand", "certbot": False, "listen": "", "own_authority": False},
+        "settings": {"domain": DOMAIN, "tls": "on_demand", "by_certbot": False, "listen": "", "own_authority": False},
         "before": NOW.timestamp() - 2,
         "after": NOW.timestamp(),
         "host": {
             "time": NOW.timestamp() - 1,
             "addresses": [ADDRESS],
             "containers": {
-                f"proxme-tunnel-{name}": dict(container) for name in ("pod", "front", "names", "sshd", "nginx", "caddy")
+                f"proxme-tunnel-{name}": dict(container)
+                for name in ("network", "caddy-network", "resolver", "sshd", "nginx", "caddy")
             },
             "engine": "",
             "keys": [KEY],
@@ -128,7 +123,7 @@ def put(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
         (put({"/data": [1024**2, 20 * GIB]}, "host", "disks"), "problems", "/data has 1 MiB free"),
         (put([1024**2, GIB], "host", "memory"), "warnings", "1 MiB of 1024 MiB memory are left"),
         (put("no such file", "host", "engine"), "problems", "Docker does not answer: no such file"),
-        (put({}, "host", "containers"), "problems", "The container proxme-tunnel-pod is missing"),
+        (put({}, "host", "containers"), "problems", "The container proxme-tunnel-network is missing"),
         (
             put("exited", "host", "containers", "proxme-tunnel-sshd", "state"),
             "problems",
@@ -186,3 +181,137 @@ def test_a_closed_port_and_another_program_are_told_from_an_ssh_server():
 def test_without_an_account_no_tunnel_is_tried():
     given = {"account": "", "why": "the shared account is off."}
     assert outside.tunnel(given) == {"state": "untested", "said": "the shared account is off."}
+
+
+OPTIONS = {
+    "domain": DOMAIN,
+    "inventory": "",
+    "ssh_port": 2222,
+    "https_port": 443,
+    "http_port": 80,
+    "host_keys": [KEY],
+    "shared_account": True,
+    "shared_account_name": "tunnel",
+    "asks_for_key": False,
+    "guest_names": "guest-*",
+    "port_labels": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, {"account": "tunnel", "why": "", "label": "guest-check", "forward": "guest-check:80"}),
+        ({"guest_names": ""}, {"account": "tunnel", "why": "", "label": "61999", "forward": "61999"}),
+        ({"http_port": 0}, {"ports": {"ssh": 2222, "https": 443}}),
+        ({"shared_account": False}, {"account": "", "why": "the shared account is off."}),
+        ({"asks_for_key": True}, {"account": "", "why": "the shared account asks for a key."}),
+        (
+            {"guest_names": "", "port_labels": False},
+            {"account": "", "why": "the shared account may take neither guest names nor ports."},
+        ),
+    ],
+)
+def test_what_is_asked_follows_from_the_settings(options, asked):
+    question = outside.question(OPTIONS | options)
+    assert {key: question[key] for key in asked} == asked
+
+
+def inspected(name: str, state: str = "running") -> str:
+    """What `docker inspect` says of a container of ours."""
+    return json.dumps(
+        {"name": f"/proxme-tunnel-{name}", "state": state, "id": f"sha256:{name}", "image": f"image-{name}"}
+    )
+
+
+@pytest.fixture
+def looked(tmp_path, monkeypatch, capsys) -> Callable[..., dict[str, Any]]:
+    """Look at a host on which programs answer this (what they print, and their exit code); the module's result."""
+    data, programs = tmp_path / "data", tmp_path / "bin"
+    (data / "sshd_tunnel").mkdir(parents=True)
+    (data / "sshd_tunnel/ssh_host_ed25519_key.pub").write_text(f"{KEY} a comment\n")
+    own = data / "caddy_frontend/own"
+    own.mkdir(parents=True)
+    (own / "operator.pem").write_text(f"{CERTIFICATE}-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n")
+    programs.mkdir()
+    monkeypatch.setattr(doctor_host, "DATA", data)
+
+    def _looked(answers: dict[str, tuple[str, int]], listen: str = "") -> dict[str, Any]:
+        address = json.dumps([{"addr_info": [{}, {"local": ADDRESS}]}, {}])
+        for program, known in {"docker": answers, "ip": {"": (address, 0)}}.items():
+            path = programs / program
+            path.write_text(
+                f"#!{sys.executable}\nimport sys\nwords = ' '.join(sys.argv[1:])\n"
+                f"for start, (text, code) in {known!r}.items():\n"
+                "    if words.startswith(start):\n        print(text)\n        sys.exit(code)\n"
+            )
+            path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(programs), prepend=":")
+        with patch_module_args({"listen": listen}), pytest.raises(SystemExit):
+            doctor_host.main()
+        return json.loads(capsys.readouterr().out)
+
+    return _looked
+
+
+CERTIFICATE = issued(-10, 80)
+
+
+def test_a_host_is_read(looked, tmp_path):
+    seen = looked(
+        {
+            "version": ("28", 0),
+            "info": (str(tmp_path), 0),
+            "inspect --type=container": (f"{inspected('network')}\n{inspected('sshd', 'exited')}", 1),
+            "image inspect": ("sha256:network 2026-11-01T00:00:00Z", 1),
+        }
+    )["seen"]
+    assert seen["containers"] == {
+        "proxme-tunnel-network": {"state": "running", "image": "image-network", "created": "2026-11-01T00:00:00Z"},
+        "proxme-tunnel-sshd": {"state": "exited", "image": "image-sshd", "created": "1970-01-01T00:00:00Z"},
+    }
+    assert (seen["engine"], seen["keys"], seen["addresses"], seen["listener"]) == ("", [KEY], [ADDRESS], "")
+    assert list(seen["certificates"].values()) == [CERTIFICATE]
+    assert set(seen["disks"]) == {str(tmp_path), str(tmp_path / "data")}
+    assert seen["memory"][0] < seen["memory"][1]
+    report = judge.judge(**(well() | {"host": well()["host"] | seen}))
+    assert "The container proxme-tunnel-sshd is exited." in " ".join(report["problems"])
+
+
+def test_a_docker_that_does_not_answer_is_seen(looked, monkeypatch):
+    seen = looked({"version": ("is the docker daemon running?", 1)})["seen"]
+    assert (seen["engine"], seen["containers"]) == ("is the docker daemon running?", {})
+    monkeypatch.setattr(doctor_host, "PATIENCE", 0.01)
+    monkeypatch.setattr(doctor_host, "addresses", lambda _: [])
+    assert looked({"version": ("slow", 0)})["seen"]["engine"] == "no answer within 0.01 s"
+
+
+def test_the_plain_listener_is_asked(looked):
+    with outside.web_service(b"hello") as port:
+        assert looked({"version": ("no", 1)}, listen=f"0.0.0.0:{port}")["seen"]["listener"] == "HTTP 200"
+    assert looked({"version": ("no", 1)}, listen=f"127.0.0.1:{port}")["seen"]["listener"].startswith("no answer (")
+
+
+def test_the_report_has_the_worst_first(run, tmp_path):
+    """The playbook's own tasks, with what was seen written into it; the host is looked at by the action."""
+    seen = well()
+    put("exited", "host", "containers", "proxme-tunnel-sshd", "state")(seen)
+    put([1024**2, GIB], "host", "memory")(seen)
+    put({"state": "untested", "said": "off."}, "outside", "tunnel")(seen)
+    host = {"seen": seen["host"], "before": seen["before"], "after": seen["after"]}
+    options = {"settings": seen["settings"], "host": host, "outside": {"seen": seen["outside"]}}
+    tasks = [
+        {"proxme.tunnel.doctor_host": {}, "register": "host"},
+        {"ansible.builtin.debug": {"msg": "clock={{ host.before <= host.seen.time <= host.after }}"}},
+        {"proxme.tunnel.doctor": options, "register": "it"},
+        {"ansible.builtin.debug": {"msg": "{{ it.problems | length }} of {{ it.report }} not {{ it.fine | length }}"}},
+    ]
+    book = tmp_path / "book.yml"
+    book.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+    found = str(ROOT / ".collections")
+    output = run("ansible-playbook", "--check", book, cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=found).stdout
+    assert "clock=True" in output
+    assert "1 of ['PROBLEM: The container proxme-tunnel-sshd is exited. Run `docker start" in output
+    assert (
+        output.index("PROBLEM: ") < output.index("Warning: 1 MiB of") < output.index("Not tested: A real tunnel: off.")
+    )

@@ -1,34 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What roles/sshd_tunnel/files/accounts.py makes of a list of accounts, and what it refuses."""
+"""What the action accounts makes of a list of accounts, and what it refuses."""
 
 from __future__ import annotations
 
 import base64
+import copy
+import datetime
 import http.server
-import importlib.util
+import json
 import pathlib
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import yaml
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-VARIABLES = ROOT / "roles/sshd_tunnel/vars/main.yml"
-
-
-def script(name: str) -> Any:
-    """A script of the role, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"roles/sshd_tunnel/files/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-accounts, connections = script("accounts"), script("connections")
+from ansible_collections.proxme.tunnel.plugins.module_utils import accounts
 
 
 def ssh_key(kind: str = "ssh-ed25519", *fields: bytes) -> str:
@@ -37,30 +25,56 @@ def ssh_key(kind: str = "ssh-ed25519", *fields: bytes) -> str:
     return f"{kind} " + base64.b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).decode()
 
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEY = ssh_key()
 
 
-def given(*entries: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    """Standard input of the script, with these accounts."""
-    shared = {"name": "tunnel", "enabled": True, "guest_names": "guest-*", "port_labels": True, "keys": []}
+# Labels that nobody may have, as the settings name them: those that are always reserved, and one of the operator's.
+RESERVED = [
+    *(
+        "localhost",
+        "public",
+        "proxme-tunnel-network",
+        "ip6-localhost",
+        "ip6-loopback",
+        "ip6-localnet",
+        "ip6-mcastprefix",
+    ),
+    *("ip6-allnodes", "ip6-allrouters", "www"),
+]
+
+
+def settings(*entries: dict[str, Any], shared: dict[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
+    """The settings with these accounts."""
+    shared = {"name": "tunnel", "enabled": True, "keys": []} | (shared or {})
     return {
         "domain": "proxme.example.com",
         "accounts": [{"keys": [KEY], **entry} for entry in entries],
-        "shared": shared | rest.pop("shared", {}),
-        "reserved": [*yaml.safe_load(VARIABLES.read_text())["__sshd_tunnel_always_reserved"], "www"],
+        "shared_account": shared.pop("enabled"),
+        "shared_account_name": shared.pop("name"),
+        "shared_account_keys": shared.pop("keys"),
+        "guest_names": "guest-*",
+        "port_labels": True,
+        "reserved": RESERVED,
         "tcp_ports": "30000-30009",
         "user_ca": [],
         "revoked_keys": "",
-        "first_id": 20000,
-        "today": "2026-11-23",
-        "state": {},
+        **shared,
         **rest,
     }
 
 
+def judged(
+    *entries: dict[str, Any], state: dict[str, Any] | None = None, today: str = "2026-11-23", **rest: Any
+) -> dict[str, Any]:
+    """What becomes of these accounts, problems included."""
+    day = datetime.date.fromisoformat(today)
+    return accounts.Compiler(settings(*entries, **rest), state or {}, day).run()
+
+
 def compiled(*entries: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    """Standard output of the script, which found no problem."""
-    result = accounts.Compiler(given(*entries, **rest)).run()
+    """What becomes of these accounts, in which no problem was found."""
+    result = judged(*entries, **rest)
     assert result["problems"] == []
     return result
 
@@ -119,7 +133,7 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
     "reach to a full-width digit": ([BOB, {"name": "eve", "reach": ["bob-db:5\uff14"]}], "Write a name and a port"),
     "pattern over a host of the container": (
         [{"name": "eve", "names": ["proxme-*"]}],
-        'meets "proxme-tunnel-pod", which is a reserved label',
+        'meets "proxme-tunnel-network", which is a reserved label',
     ),
     "reach to a number": ([BOB, {"name": "eve", "reach": ["127.0.0.1:22"]}], "Write a name and a port"),
     "reach to everything": ([BOB, {"name": "eve", "reach": ["*:22"]}], "Write a name and a port"),
@@ -151,17 +165,15 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_can_not_work_is_refused_with_what_to_write_instead(case):
+def test_what_cannot_work_is_refused_with_what_to_write_instead(case):
     entries, said = REFUSED[case]
-    problems = accounts.Compiler(given(*entries)).run()["problems"]
+    problems = judged(*entries)["problems"]
     assert any(said in problem for problem in problems), problems
     assert all(problem.startswith("Account ") for problem in problems)
 
 
 def test_all_problems_are_said_at_once():
-    problems = accounts.Compiler(given({"name": "eve", "names": ["*"], "keys": ["x"]}, {"name": "Bob"})).run()[
-        "problems"
-    ]
+    problems = judged({"name": "eve", "names": ["*"], "keys": ["x"]}, {"name": "Bob"})["problems"]
     assert len(problems) == 3
 
 
@@ -273,12 +285,12 @@ def test_what_a_run_gave_counts_even_if_it_died():
 def test_values_that_yaml_reads_otherwise_are_taken_for_what_they_look_like():
     """`domains:` with nothing behind it, a name or a principal of digits."""
     compiled({"name": "eve", "domains": None, "names": None, "reach": None, "principals": [2024]})
-    problems = accounts.Compiler(given({"name": "eve", "names": [2024]})).run()["problems"]
+    problems = judged({"name": "eve", "names": [2024]})["problems"]
     assert any('the name "2024" can\'t be granted' in problem for problem in problems)
 
 
 def test_the_shared_account_is_none_of_the_systems():
-    problems = accounts.Compiler(given(shared={"name": "nobody"})).run()["problems"]
+    problems = judged(shared={"name": "nobody"})["problems"]
     assert problems == [
         "tunnel_shared_account_name is nobody, an account of the system. Write another, such as tunnel."
     ]
@@ -288,7 +300,7 @@ def test_the_shared_account_is_none_of_the_systems():
     ("line", "said"), [("hello", "is no public key"), (f'from="192.0.2.1" {KEY}', "has options. Write the key alone")]
 )
 def test_an_authority_is_a_key_alone(line, said):
-    (problem,) = accounts.Compiler(given(user_ca=[line])).run()["problems"]
+    (problem,) = judged(user_ca=[line])["problems"]
     assert problem.startswith("tunnel_user_ca: ")
     assert said in problem
     assert compiled(user_ca=[f"{KEY} a comment"])["user_ca"] == [KEY]
@@ -306,7 +318,7 @@ def test_revoked_keys_are_read_before_sshd_does(tmp_path):
         assert compiled(revoked_keys=str(path))["revoked_keys"] == str(path)
     listed.write_text(f"{KEY}\nhello\n")
     for path, said in ((listed, "neither a list of public keys nor"), (tmp_path / "none", "can't be read")):
-        (problem,) = accounts.Compiler(given(revoked_keys=str(path))).run()["problems"]
+        (problem,) = judged(revoked_keys=str(path))["problems"]
         assert problem.startswith(f"tunnel_revoked_keys: {path}")
         assert said in problem
 
@@ -385,7 +397,7 @@ def test_keys_from_a_url_are_kept_when_it_does_not_answer(forge, monkeypatch):
     assert second["ended"] == []
     assert "does not answer" in second["warnings"][0]
     assert "the keys that it had at the last run are kept" in second["warnings"][0]
-    problems = accounts.Compiler(given(alice)).run()["problems"]
+    problems = judged(alice)["problems"]
     assert "does not answer" in problems[0]
 
 
@@ -394,7 +406,7 @@ def test_a_url_that_answers_something_else_is_refused(forge):
     for path, said in {"/page": "answers something else than public keys", "/nobody": "does not exist (404)"}.items():
         alice = ALICE | {"keys": [forge["url"] + path]}
         known = {"fetched": {forge["url"] + path: [KEY]}}
-        problems = accounts.Compiler(given(alice, state=known)).run()["problems"]
+        problems = judged(alice, state=known)["problems"]
         assert any(said in problem for problem in problems), problems
 
 
@@ -408,20 +420,70 @@ def test_a_url_that_is_not_well_keeps_the_keys(forge, monkeypatch):
     forge["/alice.keys"] = KEY
     assert compiled(ALICE | {"keys": [f"{forge['url']}/to/{forge['url']}/alice.keys"]})["accounts"][1]["keys"] == [KEY]
     plain = f"{forge['url']}/to/http://localhost/alice.keys"
-    problems = accounts.Compiler(given(ALICE | {"keys": [plain]})).run()["problems"]
+    problems = judged(ALICE | {"keys": [plain]})["problems"]
     assert any("which is not https" in problem for problem in problems), problems
 
 
-@pytest.mark.parametrize(
-    ("address", "port", "expected"),
-    [
-        ("172.17.0.2", 2222, True),
-        ("172.17.0.2", 30001, False),
-        ("127.0.0.1", 2222, False),
-        ("fd74:aa00::1", 2222, False),
-    ],
-    ids=["sshd", "public port", "port label", "name"],
-)
-def test_a_visitor_of_a_tunnel_is_not_taken_for_its_owner(address, port, expected):
-    socket = connections.Socket(connections.ESTABLISHED, address, port, "192.0.2.7")
-    assert connections.is_of_ssh(socket) is expected
+def test_a_failure_names_the_operators_variables():
+    shared = judged({"name": "eve", "names": ["*"]}, shared={"keys": ["hello", "http://example.com/k"]}, user_ca=["x"])
+    said = accounts.message(shared["problems"])
+    assert 'tunnel_shared_account_keys: "hello" is no public key. Write a line' in said
+    assert "tunnel_shared_account_keys: keys has http://example.com/k. Write an https:// address." in said
+    assert 'tunnel_user_ca: "x" is no public key' in said
+    assert 'tunnel_accounts: Account eve: the name "*" can\'t be granted.' in said
+    assert accounts.message(judged({"name": "Eve"})["problems"]).startswith("tunnel_accounts: Account Eve: the name")
+
+
+def test_what_is_remembered_is_left_as_it_is():
+    """The same registered result may be given to several runs."""
+    state = compiled(ALICE)["state"]
+    before = copy.deepcopy(state)
+    compiled(ALICE, BOB, state=state)
+    assert state == before
+
+
+@pytest.fixture
+def play(run, tmp_path) -> Callable[..., str]:
+    """Run the action in plays of one command, one for each (settings, remembered); the output."""
+    (tmp_path / "key.pub").write_text(f"{KEY} alice@laptop\n")
+
+    def _play(*plays: tuple[dict[str, Any], dict[str, Any]]) -> str:
+        paths = []
+        for number, (given, remembered) in enumerate(plays):
+            tasks = [
+                {"proxme.tunnel.accounts": {"settings": given, "remembered": remembered}, "register": "compiled"},
+                {"ansible.builtin.debug": {"msg": "ended={{ compiled.ended }} msg={{ compiled.msg }}"}},
+                {"ansible.builtin.debug": {"msg": "keys={{ compiled.accounts[1]['keys'] }}"}},
+            ]
+            paths.append(tmp_path / f"{number}.yml")
+            paths[-1].write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+        found = ROOT / ".collections"
+        done = run("ansible-playbook", "-v", *paths, cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(found))
+        return done.stdout + done.stderr
+
+    return _play
+
+
+def test_each_run_judges_what_is_then(play):
+    """Two playbooks in one command, the second with what the first has left: nothing is ended twice."""
+    first = compiled(ALICE, BOB)["state"]
+    second = compiled(BOB, state=first)["state"]
+    output = play((settings(BOB), first), (settings(BOB), second))
+    assert "ended=[20001] msg=[]" in output
+    assert output.index("ended=[] msg=[]") > output.index("ended=[20001]")
+
+
+def test_a_relative_key_file_is_sought_where_the_playbook_was_started(play):
+    assert f"keys=['{KEY}']" in play((settings(ALICE | {"keys": ["./key.pub"]}), {}))
+
+
+def test_warnings_are_shown_as_such(play):
+    eve = {"name": "eve", "expires": "2026-01-01"}
+    state = compiled(eve, today="2025-12-31")["state"]
+    output = play((settings(eve), state))
+    assert "Account eve has expired (2026-01-01). Remove it, or write a later date." in " ".join(output.split())
+
+
+def test_bad_accounts_end_the_run(play):
+    with pytest.raises(pytest.fail.Exception, match="tunnel_accounts: Account Eve: the name can't be used"):
+        play((settings({"name": "Eve"}), {}))

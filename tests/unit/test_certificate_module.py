@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What roles/caddy_frontend/files/check_certificate.py says of an operator's certificate and key."""
+"""What the action certificate says of an operator's certificate and key."""
 
 from __future__ import annotations
 
 import datetime
-import importlib.util
+import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.proxme.tunnel.plugins.plugin_utils.certificate import check
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-_spec = importlib.util.spec_from_file_location(
-    "check_certificate", ROOT / "roles/caddy_frontend/files/check_certificate.py"
-)
-check_certificate = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(check_certificate)
-
 NOW = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
 DOMAIN = "proxme.example.com"
 BOTH = (DOMAIN, f"*.{DOMAIN}")
@@ -32,12 +28,14 @@ def pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> str:
     return key.private_bytes(serialization.Encoding.PEM, form, encryption).decode()
 
 
-def issued(key: ec.EllipticCurvePrivateKey, *names: str, begin: int = -10, end: int = 80) -> str:
+def issued(
+    key: ec.EllipticCurvePrivateKey, *names: str, begin: int = -10, end: int = 80, now: datetime.datetime = NOW
+) -> str:
     """A certificate for these names, valid from `begin` to `end` days from now."""
     name = x509.Name([])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(NOW + datetime.timedelta(begin))
-    builder = builder.not_valid_after(NOW + datetime.timedelta(end))
+    builder = builder.serial_number(1).not_valid_before(now + datetime.timedelta(begin))
+    builder = builder.not_valid_after(now + datetime.timedelta(end))
     builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
@@ -46,8 +44,8 @@ KEY, OTHER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec
 
 
 def checked(certificate: str, key: str) -> dict[str, Any]:
-    """What the script says."""
-    return check_certificate.check(certificate, key, DOMAIN, NOW)
+    """What is said of them."""
+    return check(certificate, key, DOMAIN, NOW)
 
 
 def test_a_good_pair_is_put_together():
@@ -82,19 +80,71 @@ def test_one_that_ends_soon_is_warned_of():
     assert checked(issued(KEY, *BOTH, begin=-1, end=6), pem(KEY))["warnings"] == [], "it lives six days in all"
 
 
-def test_what_caddy_can_not_read_as_it_is_is_refused():
+def test_what_caddy_cannot_read_as_it_is_is_refused():
     parameters = "-----BEGIN DH PARAMETERS-----\nMAYCAQ==\n-----END DH PARAMETERS-----\n"
     files = (issued(KEY, *BOTH) + parameters, pem(KEY))
     assert checked(*files)["problems"] == []
-    (problem,) = check_certificate.check(*files, DOMAIN, NOW, as_it_is=True)["problems"]
+    (problem,) = check(*files, DOMAIN, NOW, as_it_is=True)["problems"]
     assert problem == "The files hold DH PARAMETERS, which Caddy can't read. Take that part out of them."
 
 
 def test_files_that_are_taken_as_they_are_stay_whole():
     """As `install-certificate` puts them together: cat, echo, cat."""
     files = ("a word before\n" + issued(KEY, *BOTH), pem(KEY))
-    assert check_certificate.check(*files, DOMAIN, NOW, as_it_is=True) == {
+    assert check(*files, DOMAIN, NOW, as_it_is=True) == {
         "problems": [],
         "warnings": [],
         "pem": "\n".join(files),
     }
+
+
+@pytest.fixture
+def play(run, tmp_path) -> Callable[..., str]:
+    """Run the action with these files, then show the number of letters of what it returned; the output."""
+
+    def _play(*files: str, **options: Any) -> str:
+        for name, text in zip(("crt", "key"), files, strict=False):
+            (tmp_path / name).write_text(text)
+        given = {"certificate": str(tmp_path / "crt"), "key": str(tmp_path / "key"), "domain": DOMAIN, **options}
+        tasks = [
+            {"proxme.tunnel.certificate": given, "register": "checked"},
+            {"ansible.builtin.debug": {"msg": "length={{ checked.pem | length }}"}},
+        ]
+        book = tmp_path / "book.yml"
+        book.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+        found = str(ROOT / ".collections")
+        done = run("ansible-playbook", "-vvv", "--check", book, cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=found)
+        return done.stdout + done.stderr
+
+    return _play
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_the_key_is_returned_and_never_shown(play, on_host):
+    today = datetime.datetime.now(datetime.UTC)
+    certificate, secret = issued(KEY, *BOTH, begin=-80, end=10, now=today), pem(KEY)
+    output = play(certificate, secret, on_host=on_host)
+    assert f"length={len(certificate + secret) + on_host}" in output
+    assert "tunnel_certificate_file: The certificate expires on" in " ".join(output.split())
+    assert secret.splitlines()[1] not in output
+    assert "PRIVATE KEY" not in output
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_what_cannot_be_used_is_said_with_the_operators_variables(play, tmp_path, on_host):
+    with pytest.raises(pytest.fail.Exception) as failed:
+        play("hello", pem(KEY), on_host=on_host)
+    assert f"tunnel_certificate_key_file (\\\"{tmp_path}/key\\\") can't be used. The certificate's file" in str(
+        failed.value
+    )
+    assert "PRIVATE KEY" not in str(failed.value)
+
+
+@pytest.mark.parametrize(("on_host", "where"), [(False, "control node"), (True, "host")])
+def test_a_file_that_is_missing_is_said(play, tmp_path, on_host, where):
+    with pytest.raises(pytest.fail.Exception) as failed:
+        play(issued(KEY, *BOTH), on_host=on_host)
+    said = f'tunnel_certificate_key_file is "{tmp_path}/key", which can\'t be read on the {where} ('
+    assert said in str(failed.value).replace("\\", "")
+    with pytest.raises(pytest.fail.Exception, match="tunnel_certificate_file is missing"):
+        play(certificate="", on_host=on_host)
