@@ -36,7 +36,7 @@ cat >"$work/play.yml" <<'YAML'
   gather_facts: false
   roles: [service]
 YAML
-# How often the handler runs when the role leaves early in this way, which can not be a variable.
+# How often the handler runs when the role leaves early in this way, which cannot be a variable.
 restarts() {
   sed -i "s/meta: .*/meta: $1/" "$work/roles/service/tasks/main.yml"
   "$work/venv/bin/ansible-playbook" -i localhost, "$work/play.yml" >"$work/log" 2>&1 || return

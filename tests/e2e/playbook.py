@@ -18,8 +18,8 @@ from world import Scenario
 ROOT = pathlib.Path(__file__).parents[2]
 # Seconds that a task which does nothing takes on a usual machine.
 PACE = 0.17
-# What a run does about the containers that an earlier one has replaced, once they have ended.
-CLEARED = {"docker_engine : Remove those that have ended", "docker_engine : Remove superseded images"}
+# What a run does about a container that an earlier one has replaced, once it has ended.
+CLEARED = r": removed proxme-tunnel-[a-z]+-old-[0-9a-f]+$"
 
 
 def slowness(host: str) -> float:
@@ -34,7 +34,7 @@ def slowness(host: str) -> float:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: exit code, output, seconds, and the names of the tasks that changed something."""
+    """A finished run, with -v: exit code, output, seconds, and what has changed."""
 
     code: int
     output: str
@@ -42,14 +42,21 @@ class Run:
 
     @property
     def changed(self) -> list[str]:
-        """Names of the tasks and handlers that changed something, as "role : name", in order."""
+        """What has changed, in order: files, "role : task: action" of a container, or "role : task" of other tasks."""
         found, task = [], ""
         for line in self.output.splitlines():
-            if heading := re.match(r"(?:TASK|RUNNING HANDLER) \[(.*?)\] \*", line):
+            if heading := re.match(r"(?:TASK|RUNNING HANDLER) \[(?:proxme[.]tunnel[.])?(.*?)\] \*", line):
                 task = heading[1]
-            elif re.match(r"changed: \[", line) and (not found or found[-1] != task):
-                found.append(task)
+            elif result := re.match(r"changed: \[[^]]*\](?: => (\{.*))?", line):
+                told = json.loads(result[1] or "{}")
+                done = told.get("written", []) + [f"{task}: {action}" for action in told.get("actions", [])]
+                found += done or [task] * (not found or found[-1] != task)
         return found
+
+    @property
+    def changed_but_cleared(self) -> list[str]:
+        """What has changed, but for what is left of containers that an earlier run has replaced."""
+        return [done for done in self.changed if not re.search(CLEARED, done)]
 
     def message_of(self, host: str = r"[^]]*") -> str:
         """What the last failure of a host (a regular expression) said; empty if it did not fail."""
@@ -76,19 +83,22 @@ class Operator:
 
     def run(
         self,
-        playbook: str | pathlib.Path = ROOT / "site.yml",
+        playbook: str | pathlib.Path | list[pathlib.Path] = ROOT / "site.yml",
         *options: str,
         variables: dict[str, Any] | None = None,
         folder: pathlib.Path = ROOT,
         environment: dict[str, str] | None = None,
         inventory: pathlib.Path | None = None,
     ) -> Run:
-        """Run `ansible-playbook` in `folder`.
+        """Run `ansible-playbook` in `folder`, with one playbook or several.
 
         `variables` are set on top of the inventory's (-e); without an `inventory` it is the scenario's.
         """
-        command = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), str(playbook)]
+        playbooks = playbook if isinstance(playbook, list) else [playbook]
+        command = [str(pathlib.Path(sys.executable).with_name("ansible-playbook")), *map(str, playbooks)]
         command += ["-i", str(inventory or self.scenario.inventory), *options]
+        if not any(option.startswith("-v") for option in options):
+            command.append("-v")
         if variables:
             command += ["-e", json.dumps(variables)]
         # Molecule's own settings, such as its roles_path, are not an operator's.

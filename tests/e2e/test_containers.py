@@ -37,7 +37,7 @@ def set_of(words: str) -> frozenset[str]:
 
 
 CONTAINERS = {
-    "pod": Least(
+    "network": Least(
         capabilities=set_of("NET_ADMIN SETUID SETGID SETPCAP"),
         user=65534,
         group=65534,
@@ -46,7 +46,7 @@ CONTAINERS = {
         volumes=set_of("/etc/proxme-tunnel:ro"),
         ports=set_of("2222/tcp:2222") | {f"{port}/tcp:{port}" for port in range(30000, 30010)},
     ),
-    "names": Least(
+    "resolver": Least(
         capabilities=set_of(""),
         user=65534,
         group=65534,
@@ -69,7 +69,7 @@ CONTAINERS = {
         group=33,
         memory=256 * MIB,
         pids=512,
-        volumes=set_of("/etc/proxme-tunnel:ro /etc/proxme-tunnel-names:ro /var/lib/tunnel /run/tunnel"),
+        volumes=set_of("/etc/proxme-tunnel:ro /etc/proxme-tunnel-resolver:ro /var/lib/tunnel /run/tunnel"),
         tmpfs=set_of("/tmp"),
     ),
     "caddy": Least(
@@ -81,7 +81,7 @@ CONTAINERS = {
         volumes=set_of("/etc/caddy:ro /data /run/tunnel"),
         tmpfs=set_of("/run/caddy /config"),
     ),
-    "front": Least(
+    "caddy-network": Least(
         capabilities=set_of("NET_ADMIN SETUID SETGID SETPCAP"),
         user=65534,
         group=65534,
@@ -146,12 +146,12 @@ def test_it_has_only_the_capabilities_that_it_needs(host: Host, name: str) -> No
 @each
 def test_its_processes_have_no_others(host: Host, name: str) -> None:
     """What the kernel says. The holders gave all of their own away, for ever."""
-    wanted = CONTAINERS[name].capabilities if name not in ("pod", "front") else frozenset()
+    wanted = CONTAINERS[name].capabilities if name not in ("network", "caddy-network") else frozenset()
     most = sum(1 << BITS[capability] for capability in wanted)
     for status in processes(host, name):
         for kind in ("CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb"):
             assert int(status[kind], 16) & ~most == 0, (status["Name"], kind, status[kind])
-    if name in ("pod", "front"):
+    if name in ("network", "caddy-network"):
         assert int(processes(host, name)[0]["CapBnd"], 16) == 0
 
 
@@ -208,8 +208,8 @@ def test_its_namespaces_are_its_own(host: Host, name: str) -> None:
     assert config["PidMode"] == ""
     assert config["UTSMode"] == ""
     assert config["IpcMode"] in ("private", "")
-    if name in ("names", "sshd", "nginx", "caddy"):
-        holder = "front" if name == "caddy" else "pod"
+    if name in ("resolver", "sshd", "nginx", "caddy"):
+        holder = "caddy-network" if name == "caddy" else "network"
         identity = inspect(host, holder)["Id"]
         assert config["NetworkMode"] in (f"container:{identity}", f"container:proxme-tunnel-{holder}")
     else:
@@ -238,8 +238,8 @@ def test_it_starts_again_by_itself(host: Host, name: str) -> None:
 
 # Who listens where.
 LISTENERS = {
-    "pod": set(),
-    "names": {("tcp", "127.0.0.53:53"), ("udp", "127.0.0.53:53")},
+    "network": set(),
+    "resolver": {("tcp", "127.0.0.53:53"), ("udp", "127.0.0.53:53")},
     "sshd": {("tcp", "{eth0}:2222")},
     "nginx": set(),
 }
@@ -248,7 +248,7 @@ LISTENERS = {
 @pytest.mark.parametrize("name", LISTENERS)
 def test_it_listens_where_no_tunnel_can(host: Host, name: str) -> None:
     """Of all loopback addresses only 127.0.0.53 is taken; nginx has no port at all, sshd one on eth0's address."""
-    address = host.in_namespace("proxme-tunnel-pod", "ip", "-4", "-br", "address", "show", "eth0").expect().stdout
+    address = host.in_namespace("proxme-tunnel-network", "ip", "-4", "-br", "address", "show", "eth0").expect().stdout
     eth0 = re.search(r"([\d.]+)/", address)[1]
     # What a connection of sshd listens on are tunnels.
     ours = {status["Pid"] for status in processes(host, name) if status["Name"] != "sshd-session"}
@@ -317,4 +317,4 @@ def test_docker_starts_nothing_in_it_by_itself(host: Host, name: str) -> None:
 @each
 def test_only_the_holder_is_on_the_default_network(host: Host, name: str) -> None:
     """CIS 5.30. The holder must be: on any other network Docker's own resolver would answer for names."""
-    assert ("bridge" in inspect(host, name)["NetworkSettings"]["Networks"]) == (name == "pod")
+    assert ("bridge" in inspect(host, name)["NetworkSettings"]["Networks"]) == (name == "network")

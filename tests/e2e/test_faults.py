@@ -54,7 +54,7 @@ def test_a_killed_part_heals_by_itself(
         assert time.monotonic() - killed < 10
         until("all containers run", host.all_up, within=30)
     assert watch.healed < 10
-    if part in ("names", "nginx", "caddy"):
+    if part in ("resolver", "nginx", "caddy"):
         assert watch.reconnected == 0
 
 
@@ -135,8 +135,8 @@ def test_a_client_that_is_cut_off_loses_its_name(
 
 # Role and template, the file that it becomes below /etc/proxme-tunnel, and what the program says.
 BROKEN = {
-    ("tunnel_pod", "filter.nft.j2"): ("tunnel_pod/filter/filter.nft", "syntax error"),
-    ("tunnel_pod", "dnsdist.conf.j2"): ("tunnel_pod/names/dnsdist.conf", "Fatal error: [string"),
+    ("tunnel_network", "filter.nft.j2"): ("tunnel_network/filter/filter.nft", "syntax error"),
+    ("tunnel_network", "dnsdist.conf.j2"): ("tunnel_network/names/dnsdist.conf", "Fatal error: [string"),
     ("sshd_tunnel", "sshd_config.j2"): ("sshd_tunnel/sshd_config", "Bad configuration option"),
     ("nginx_subdomains", "nginx.conf.j2"): ("nginx_subdomains/nginx.conf", "unknown directive"),
     ("caddy_frontend", "Caddyfile.j2"): ("caddy_frontend/Caddyfile", "adapting config using caddyfile"),
@@ -148,9 +148,9 @@ def with_broken_templates(copy: pathlib.Path) -> pathlib.Path:
 
     It goes on after a role has failed, so that one run shows all of them.
     """
-    for part in ("ansible.cfg", "playbooks", "roles"):
-        source = ROOT / part
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
+    shutil.copy(ROOT / "ansible.cfg", copy)
+    for part in (".collections", "playbooks", "plugins", "roles"):
+        shutil.copytree(ROOT / part, copy / part, symlinks=True)
     for role, template in BROKEN:
         file = copy / "roles" / role / "templates" / template
         nonsense = "{% if broken == '" + template + "' %}\nthis is nonsense {\n{% endif %}\n"
@@ -159,7 +159,9 @@ def with_broken_templates(copy: pathlib.Path) -> pathlib.Path:
     del play["pre_tasks"], play["post_tasks"], play["roles"]
     play["tasks"] = [
         {
-            "block": [{"ansible.builtin.include_role": {"name": role}, "vars": {"broken": template}}],
+            "block": [
+                {"ansible.builtin.include_role": {"name": f"proxme.tunnel.{role}"}, "vars": {"broken": template}}
+            ],
             "rescue": [{"ansible.builtin.debug": {"msg": f"{template} failed"}}],
         }
         for role, template in BROKEN
@@ -186,13 +188,13 @@ def test_a_broken_configuration_never_replaces_a_working_one(
     keys = host.inside(
         "proxme-tunnel-sshd", "sh", "-c", 'for key in /etc/ssh/keys/*.pub; do ssh-keygen -lf "$key"; done'
     )
-    known = {"sshd_tunnel_fingerprints": keys.expect().stdout.splitlines()}
+    known = {"tunnel_host_keys": {"fingerprints": keys.expect().stdout.splitlines()}}
     with watch.of("five broken configurations, each refused"):
         run = Operator(scenario).run(with_broken_templates(tmp_path), folder=tmp_path, variables=known).expect()
     failures = re.findall(r"^fatal: .*", run.output, re.MULTILINE)
     assert len(failures) == len(BROKEN), "\n".join(failures)
     for failure, (template, (_, words)) in zip(failures, BROKEN.items(), strict=True):
-        assert '"msg": "failed to validate"' in failure, template
+        assert "is refused" in failure, template
         assert words in failure, template
     assert run.changed == []
     assert working(host) == before

@@ -113,7 +113,7 @@ def test_a_service_that_is_silent(host: Host, client: Client, web: Web, visitor:
     """A service that took the request and doesn't answer: 504 after the time that the host grants."""
     settings = host.read("/etc/proxme-tunnel/nginx_subdomains/settings.lua")
     granted = int(re.findall(r"answer_timeout = (\d+)", settings)[0])
-    assert granted <= 30, "set nginx_subdomains_answer_timeout for this scenario, or this test takes too long"
+    assert granted <= 30, "set tunnel_answer_timeout for this scenario, or this test takes too long"
     with client.tunnel("guest-x:80", to=web):
         answer = visitor.get(f"https://guest-x.{domain}/silent", timeout=granted + 20)
         expect_page(answer, 504, f"guest-x.{domain}", f"{granted} seconds")

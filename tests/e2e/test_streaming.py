@@ -16,7 +16,7 @@ RISE = 32 * MIB
 # Shorter than the 30 minutes that a tunnel may well be idle, with the same settings: each timer of sshd and of the
 # namespace that could end an idle tunnel (ClientAlive, LoginGraceTime, TCP keepalive: 20 s at the most) is over then.
 IDLE = 60
-# Longer than the time after which an ordinary request that is silent is given up (nginx_subdomains_answer_timeout).
+# Longer than the time after which an ordinary request that is silent is given up (tunnel_answer_timeout).
 QUIET = 13
 
 # A WebSocket conversation with a pause in which neither side says anything, not even a ping.

@@ -83,8 +83,8 @@ IMAGES = {
     # The tools' image, whose registry has what it serves.
     "registry": Image("tools", serves=("served-debian", "caddy"), stands_in=True),
     # The roles' own, in which the unit tests ask the programs what they make of a configuration.
-    "role-holder": Image(ROLES / "tunnel_pod/files/holder"),
-    "role-names": Image(ROLES / "tunnel_pod/files/names"),
+    "role-holder": Image(ROLES / "tunnel_network/files/holder"),
+    "role-resolver": Image(ROLES / "tunnel_network/files/resolver"),
     "role-nginx": Image(ROLES / "nginx_subdomains/files/nginx"),
     "role-sshd": Image(ROLES / "sshd_tunnel/files/sshd"),
 }

@@ -101,16 +101,15 @@ def image(provider, base) -> Iterator[str]:
 @pytest.fixture
 def configuration(provider, tmp_path) -> Path:
     """The folder of the files that the role writes for the provider."""
-    variables = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    variables |= {
+    variables = {
         "ansible_python_interpreter": sys.executable,
-        "role_path": str(ROLE),
-        "certbot_wildcard_domain": "proxme.example.com",
-        "certbot_wildcard_dns_provider": provider,
-        "certbot_wildcard_dns_settings": SETTINGS[provider],
-        "certbot_wildcard_dns_propagation_seconds": 30,
+        "tunnel_tls": "wildcard",
+        "tunnel_domain": "proxme.example.com",
+        "tunnel_dns_provider": provider,
+        "tunnel_dns_settings": SETTINGS[provider],
+        "tunnel_dns_propagation_seconds": 30,
     }
-    tasks = [{"include_vars": f"{ROLE}/vars/main.yml"}, {"include_tasks": f"{ROLE}/tasks/validate.yml"}]
+    tasks = [{"include_vars": f"{ROLE}/vars/main.yml"}, {"proxme.tunnel.settings": {}, "register": "tunnel"}]
     tasks += [
         {"template": {"src": f"{ROLE}/templates/{name}.j2", "dest": f"{tmp_path}/{name}", "mode": "0600"}}
         for name in ("cli.ini", "credentials")
@@ -118,7 +117,7 @@ def configuration(provider, tmp_path) -> Path:
     play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "vars": variables, "tasks": tasks}
     (tmp_path / "write.yml").write_text(yaml.safe_dump([play]))
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", str(tmp_path / "write.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return tmp_path
 

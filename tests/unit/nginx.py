@@ -25,7 +25,7 @@ DAY = 86400
 SETTINGS = {
     "below": f".{DOMAIN}",
     "reserved": dict.fromkeys(["www", "public", "localhost"], True),
-    "barred": {"guest-phish": True, "8666": True},
+    "blocked": {"guest-phish": True, "8666": True},
     "domains": {"shop.example.org": "shop", "phish.example.org": "guest-phish", "8080.example.org": "8080--local"},
     "guest_prefix": "guest-",
     "guest_notice": False,
@@ -41,7 +41,7 @@ SETTINGS = {
 # As templates/texts.lua.j2 writes them, but shorter.
 TEXTS = {
     name: f'<style>p {{ margin: 0 }}</style><h1>{name}: {{host}}</h1><a href="{{link}}">on</a><pre>{{forward}}</pre>'
-    for name in ("notice", "nobody", "barred", "down", "silent", "crowded")
+    for name in ("notice", "nobody", "blocked", "down", "silent", "crowded")
 }
 
 
@@ -119,7 +119,7 @@ class Nginx:
         self.listen()
         self._lua = lupa.luajit21.LuaRuntime()
         self._settings = self._lua.table_from({**SETTINGS, **settings}, recursive=True)
-        self._lua.globals().package.path = f"{LUA}/?.lua;{ROOT}/roles/tunnel_pod/files/?.lua"
+        self._lua.globals().package.path = f"{LUA}/?.lua;{ROOT}/roles/tunnel_network/files/?.lua"
         for name, value in {"settings": self._settings, "texts": self._lua.table_from(TEXTS)}.items():
             self._lua.globals().package.loaded[name] = value
         self._stub = self._lua.globals().dofile(str(Path(__file__).with_name("nginx_stub.lua")))
@@ -223,7 +223,7 @@ class Nginx:
             "request_uri": target,
             "args": arguments if mark else None,
             "label": "",
-            "told_host": host + port,
+            "visited_host": host + port,
             "tunnel_scheme": "",
             "tunnel_source": "",
             "websocket": "websocket" if upgrade.lower() == "websocket" else "",

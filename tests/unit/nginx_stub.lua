@@ -106,7 +106,7 @@ local function one_or_all(found) return #found > 1 and found or found[1] end
 
 -- ngx
 
-local writable = { label = true, told_host = true, tunnel_scheme = true, tunnel_source = true }
+local writable = { label = true, visited_host = true, tunnel_scheme = true, tunnel_source = true }
 
 local function variable(_, name)
   if current.vars[name] ~= nil then return current.vars[name] end
@@ -232,7 +232,7 @@ function stub.together(phases)
     local fine, wait = coroutine.resume(turn.thread)
     if not fine then error(debug.traceback(turn.thread, wait), 0) end
     if coroutine.status(turn.thread) == "suspended" and wait ~= ended then
-      assert(may_wait[phase], "this phase can not wait")
+      assert(may_wait[phase], "this phase cannot wait")
       turn.at = stub.clock + wait
       phases[#phases + 1] = turn
     end
@@ -249,7 +249,7 @@ function stub.bind(action, ...)
   end
 end
 
--- A new worker: the Lua is loaded anew. What is shared stays.
+-- A new worker: the Lua is loaded again. What is shared stays.
 function stub.worker()
   for _, name in ipairs { "ask", "listeners", "tunnels", "visit", "notice", "pages" } do package.loaded[name] = nil end
   cached = stub.clock

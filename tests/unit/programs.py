@@ -21,7 +21,7 @@ BUILD = Path(__file__).resolve().parents[1] / "images/build.py"
 CONTAINERS = {
     "sshd": [],
     "nginx": ["--user=0"],
-    "names": ["--user=0", "--env=PUBLIC_ADDRESS=192.0.2.1"],
+    "resolver": ["--user=0", "--env=PUBLIC_ADDRESS=192.0.2.1"],
     "holder": ["--cap-add=NET_ADMIN", "--cap-add=SYS_ADMIN"],
 }
 FOLDER = "/etc/proxme-tunnel"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Renders the roles' templates in this process, by Ansible's own engine: a case costs milliseconds, not a playbook.
 
-A check of what is rendered goes through all cases in one test, which says in which of them it fails.
+A case says what an operator would: `tunnel_*` variables. The roles read what the action `settings` makes of them. A
+check of what is rendered goes through all cases in one test, which says in which of them it fails.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.proxme.tunnel.plugins.plugin_utils.settings import PREFIX, read, unread
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+# What an operator may write.
+OPTIONS: dict[str, dict[str, Any]] = yaml.safe_load((ROLES / "tunnel/meta/argument_specs.yml").read_text())[
+    "argument_specs"
+]["operator"]["options"]
 
-init_plugin_loader([])
 loader = DataLoader()
 
 
@@ -28,11 +33,24 @@ def written(role: str, file: str) -> Any:  # noqa: ANN401 - whatever the file ho
     return loader.load_from_file(str(ROLES / role / file), trusted_as_template=True)
 
 
+def settings(**variables: object) -> dict[str, Any]:
+    """Return what the roles read as `tunnel` with these variables of the operator's.
+
+    Other variables may be among them, but none that only looks like one of the operator's.
+    """
+    ours = {name: value for name, value in variables.items() if name.startswith(PREFIX)}
+    assert list(unread(ours, OPTIONS)) == []
+    return read(ours, OPTIONS, Path.cwd(), refuse=False)
+
+
 def templar(role: str, variables: dict[str, object]) -> Templar:
-    """Return an engine whose templates see a role's defaults, its variables and these ones."""
-    known = {**written(role, "defaults/main.yml"), **written(role, "vars/main.yml"), **variables}
+    """Return an engine whose templates see what a role sees of an operator's variables, and these ones."""
+    known = dict(variables)
+    known = {**written(role, "defaults/main.yml"), **written(role, "vars/main.yml"), **known}
+    known = {**written("tunnel", "vars/main.yml"), **known}
     known |= {"role_path": str(ROLES / role), "ansible_search_path": [str(ROLES / role)]}
-    return Templar(loader=loader, variables=known | {"ansible_managed": "Ansible managed"})
+    known |= {"tunnel": settings(**variables), "ansible_managed": "Ansible managed"}
+    return Templar(loader=loader, variables=known)
 
 
 def evaluate(role: str, value: object, **variables: object) -> Any:  # noqa: ANN401 - whatever a template makes
@@ -41,7 +59,7 @@ def evaluate(role: str, value: object, **variables: object) -> Any:  # noqa: ANN
 
 
 def render(role: str, template: str, **variables: object) -> str:
-    """Return the text that a role writes, given these variables of its own; as the module template does it."""
+    """Return the text that a role writes, given these variables of the operator's; as the lookup template does it."""
     folder = ROLES / role / "templates"
     engine = templar(role, variables).copy_with_new_env(searchpath=[str(folder)])
     source = trust_as_template((folder / template).read_text())

@@ -313,28 +313,28 @@ def test_the_former_authority_is_remembered_for_when_it_is_the_authority_again(n
     assert [nginx.may(name) for name in names[3::-1]] == [False, True, True, True]
 
 
-def test_without_a_ledger_all_begins_anew(nginx, names):
+def test_without_a_ledger_all_begins_again(nginx, names):
     assert not nginx.ledger.exists()
     assert nginx.log == []
     assert nginx.may(names[0])
 
 
-# The ledger can not be written. /dev/full takes nothing, as a full disk.
+# The ledger cannot be written. /dev/full takes nothing, as a full disk.
 
 
 def test_on_a_full_disk_certificates_are_granted_and_counted_all_the_same(nginx, names):
     nginx.ledger.symlink_to("/dev/full")
     assert [nginx.may(name) for name in names[:4]] == [True, True, True, False]
-    assert nginx.log[0] == f"error: can not remember that {names[0]} may have a certificate: No space left on device"
+    assert nginx.log[0] == f"error: cannot remember that {names[0]} may have a certificate: No space left on device"
     assert len(nginx.log) == 4
     assert nginx.may(names[0])
 
 
-def test_a_ledger_that_can_not_be_opened_is_said(nginx, names):
+def test_a_ledger_that_cannot_be_opened_is_said(nginx, names):
     nginx.ledger.mkdir()
     assert nginx.may(names[0])
     (said,) = nginx.log
-    assert said.startswith(f"error: can not remember that {names[0]} may have a certificate: ")
+    assert said.startswith(f"error: cannot remember that {names[0]} may have a certificate: ")
     assert said.endswith(": Is a directory")
 
 
@@ -344,18 +344,18 @@ def test_on_a_full_disk_the_ledger_stays_as_it_is_and_is_read(nginx, names):
     keep(nginx, *lines)
     assert not nginx.ledger.is_symlink(), "what could not be written was put in the ledger's place"
     assert nginx.ledger.read_text().splitlines() == lines
-    assert nginx.log == ["error: can not shorten the list of certificates: No space left on device"]
+    assert nginx.log == ["error: cannot shorten the list of certificates: No space left on device"]
     nginx.setting("certificates_per_day", 1)
     assert [nginx.may(name) for name in names[:3]] == [True, True, False]
 
 
-def test_a_ledger_that_can_not_be_replaced_stays_as_it_is_and_is_read(nginx, names):
+def test_a_ledger_that_cannot_be_replaced_stays_as_it_is_and_is_read(nginx, names):
     """The folder is read-only, say."""
     nginx.ledger.with_name("certificates.new").mkdir()
     keep(nginx, "garbage", OURS)
     assert nginx.ledger.read_text() == f"garbage\n{OURS}\n"
     (said,) = nginx.log
-    assert said.startswith("error: can not shorten the list of certificates: ")
+    assert said.startswith("error: cannot shorten the list of certificates: ")
     nginx.setting("certificates_per_day", 0)
     assert nginx.may("guest-0")
 

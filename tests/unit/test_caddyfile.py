@@ -2,7 +2,7 @@
 """Caddy takes what the role writes in each mode and with each choice, and makes of it what they mean.
 
 Each case is adapted and validated by the real program, and its JSON is looked at. Then Caddy runs with some of them,
-and visitors come: what they may not say is not believed, and who is barred gets nothing anywhere.
+and visitors come: what they may not say is not believed, and who is blocked gets nothing anywhere.
 """
 
 from __future__ import annotations
@@ -34,8 +34,14 @@ DOMAIN = "proxme.example"
 GATEWAY = "172.20.0.1"
 VISITORS, ASK = "unix//run/tunnel/visitors.sock", "unix//run/tunnel/ask.sock"
 PROXIES = ["192.0.2.1", "198.51.100.0/24", "2001:db8::1", "2001:db8:1::/48"]
-BARRED = ["203.0.113.9", "203.0.114.0/24", "2001:db8:9::/48"]
-BARRED_RANGES = ["203.0.113.9", "::ffff:203.0.113.9/128", "203.0.114.0/24", "::ffff:203.0.114.0/120", "2001:db8:9::/48"]
+BLOCKED = ["203.0.113.9", "203.0.114.0/24", "2001:db8:9::/48"]
+BLOCKED_RANGES = [
+    "203.0.113.9",
+    "::ffff:203.0.113.9/128",
+    "203.0.114.0/24",
+    "::ffff:203.0.114.0/120",
+    "2001:db8:9::/48",
+]
 STAND_IN = "stands-for.the-module"
 SECOND = 10**9  # as Caddy writes it
 PLAIN, STRICT = "X-Tunnel-Plain", "Strict-Transport-Security"
@@ -47,32 +53,38 @@ SITE = 'http://own.example.org {\n\trespond "my own site"\n}\n'
 
 MODES = ("on_demand", "both", "wildcard", "files", "internal", "off")
 BY_DNS = {
-    "caddy_frontend_dns_provider": "cloudflare",
-    "caddy_frontend_dns_settings": {"api_token": "S3cret", "zone": "x"},
+    "tunnel_dns_provider": "cloudflare",
+    "tunnel_dns_by_caddy": True,
+    "tunnel_dns_settings": {"api_token": "S3cret", "zone": "x"},
+}
+# A key of google's has line breaks, which no configuration of Caddy's could hold.
+BY_CERTBOT = {
+    "tunnel_dns_provider": "google",
+    "tunnel_dns_settings": {"private_key": "-----BEGIN PRIVATE KEY-----\nS3cret\n"},
 }
 EVERYWHERE: dict[str, dict[str, Any]] = {
     "plain": {},
-    "proxies": {"caddy_frontend_trusted_proxies": PROXIES},
-    "proxy protocol": {"caddy_frontend_trusted_proxies": PROXIES, "caddy_frontend_proxy_protocol": True},
-    "logged": {"caddy_frontend_log_visitors": True, "caddy_frontend_log_days": 3},
-    "barred": {"caddy_frontend_barred_addresses": BARRED, "caddy_frontend_abuse_contact": "abuse@example.org"},
-    "hsts": {"caddy_frontend_hsts": 31536000},
-    "sites": {"caddy_frontend_sites": ["own.caddy"]},
+    "proxies": {"tunnel_trusted_proxies": PROXIES},
+    "proxy protocol": {"tunnel_trusted_proxies": PROXIES, "tunnel_proxy_protocol": True},
+    "logged": {"tunnel_log_visitors": True, "tunnel_log_days": 3},
+    "blocked": {"tunnel_blocked_addresses": BLOCKED, "tunnel_abuse_contact": "abuse@example.org"},
+    "hsts": {"tunnel_hsts": 31536000},
+    "sites": {"tunnel_sites": ["own.caddy"]},
 }
 ORDERED: dict[str, dict[str, Any]] = {
-    "email": {"caddy_frontend_acme_email": "me@example.org"},
-    "root": {"caddy_frontend_acme_ca_root": "root.pem", "caddy_frontend_acme_directory": "https://ca.lan:14000/dir"},
-    "profile": {"caddy_frontend_acme_profile": "shortlived"},
-    "eab": {"caddy_frontend_acme_eab": {"key_id": "kid-1", "mac_key": "bWFj"}},
-    "fallback": {"caddy_frontend_acme_fallback_directory": "https://second.example/dir"},
+    "email": {"tunnel_acme_email": "me@example.org"},
+    "root": {"tunnel_acme_ca_root": "root.pem", "tunnel_acme_directory": "https://ca.lan:14000/dir"},
+    "profile": {"tunnel_acme_profile": "shortlived"},
+    "eab": {"tunnel_acme_eab": {"key_id": "kid-1", "mac_key": "bWFj"}},
+    "fallback": {"tunnel_acme_fallback_directory": "https://second.example/dir"},
     "fallback with all": {
-        "caddy_frontend_acme_profile": "shortlived",
-        "caddy_frontend_acme_fallback_directory": "https://second.example/dir",
-        "caddy_frontend_acme_fallback_eab": {"key_id": "kid-2", "mac_key": "bWFjMg"},
-        "caddy_frontend_acme_fallback_ca_root": "root.pem",
+        "tunnel_acme_profile": "shortlived",
+        "tunnel_acme_fallback_directory": "https://second.example/dir",
+        "tunnel_acme_fallback_eab": {"key_id": "kid-2", "mac_key": "bWFjMg"},
+        "tunnel_acme_fallback_ca_root": "root.pem",
     },
 }
-PORTS = {"caddy_frontend_http_port": 8080, "caddy_frontend_https_port": 8443}
+PORTS = {"tunnel_http_port": 8080, "tunnel_https_port": 8443}
 
 
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -80,22 +92,24 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
     for mode in MODES:
         choices = dict(EVERYWHERE)
         if mode == "off":
-            choices["port"] = {"caddy_frontend_listen": "0.0.0.0:8081"}
-            choices["asked"] = {"caddy_frontend_ask_port": 9321}
+            choices["port"] = {"tunnel_listen": "0.0.0.0:8081"}
+            choices["asked"] = {"tunnel_ask_port": 9321}
         else:
             choices["ports"] = PORTS
         if mode in ("on_demand", "both"):
             choices |= ORDERED
         if mode in ("both", "wildcard"):
+            choices["by certbot"] = BY_CERTBOT
             choices["by DNS"] = BY_DNS
-            choices["by DNS, patient"] = BY_DNS | {"caddy_frontend_dns_propagation_seconds": 30}
-            choices["by DNS, asking others"] = BY_DNS | {"caddy_frontend_dns_resolvers": ["192.0.2.53", "2001:db8::53"]}
+            choices["by DNS, without settings"] = BY_DNS | {"tunnel_dns_settings": {}}
+            choices["by DNS, patient"] = BY_DNS | {"tunnel_dns_propagation_seconds": 30}
+            choices["by DNS, asking others"] = BY_DNS | {"tunnel_dns_resolvers": ["192.0.2.53", "2001:db8::53"]}
             choices["by DNS, with all"] = {
                 name: value for given in (*ORDERED.values(), *choices.values()) for name, value in given.items()
             }
-        yield from ((f"{mode}: {name}", {"caddy_frontend_tls": mode, **given}) for name, given in choices.items())
+        yield from ((f"{mode}: {name}", {"tunnel_tls": mode, **given}) for name, given in choices.items())
         own = {name: value for given in choices.values() for name, value in given.items() if "_dns_" not in name}
-        yield f"{mode}: everything", {"caddy_frontend_tls": mode, **own}
+        yield f"{mode}: everything", {"tunnel_tls": mode, **own}
 
 
 CASES = dict(cases())
@@ -147,7 +161,7 @@ class Adapted:
     @property
     def mode(self) -> str:
         """The choice of where certificates come from."""
-        return self.given["caddy_frontend_tls"]
+        return self.given["tunnel_tls"]
 
     @property
     def asks(self) -> bool:
@@ -157,11 +171,11 @@ class Adapted:
     @property
     def by_dns(self) -> bool:
         """Whether Caddy orders one certificate for all names."""
-        return "caddy_frontend_dns_provider" in self.given
+        return "tunnel_dns_by_caddy" in self.given
 
     def get(self, name: str, otherwise: Any = None) -> Any:
         """The value of a variable of the case."""
-        return self.given.get(f"{ROLE}_{name}", otherwise)
+        return self.given.get(f"tunnel_{name}", otherwise)
 
     @property
     def http(self) -> str:
@@ -209,12 +223,11 @@ class Adapted:
 
 def written_files(given: dict[str, Any], folder: Path) -> dict[str, str]:
     """What the role writes, by the path below /etc/caddy."""
-    made = {"network": {"IPAM": {"Config": [{"Subnet": "172.20.0.0/16", "Gateway": GATEWAY}]}}}
-    given = {"caddy_frontend_domain": DOMAIN, "__caddy_frontend_network_made": made, **given}
-    if "caddy_frontend_sites" in given:
+    given = {"tunnel_domain": DOMAIN, "__caddy_frontend_network_made": {"stdout": GATEWAY}, **given}
+    if "tunnel_sites" in given:
         (folder / "own.caddy").write_text(SITE)
-        given["caddy_frontend_sites"] = [str(folder / "own.caddy")]
-    files = {f"{name}.caddy": render(ROLE, f"{name}.caddy.j2", **given) for name in ("barred", "sites")}
+        given["tunnel_sites"] = [str(folder / "own.caddy")]
+    files = {f"{name}.caddy": render(ROLE, f"{name}.caddy.j2", **given) for name in ("blocked", "sites")}
     files |= {
         secrets_name(given): render(ROLE, "secrets.caddy.j2", **given),
         "Caddyfile": render(ROLE, "Caddyfile.j2", **given),
@@ -272,7 +285,7 @@ def adapted(tmp_path_factory, pem):
             files = written_files(dict(CASES[case]), folder)
             put(files, folder, pem)
             # Without the module a DNS challenge can be read, but not tried.
-            tried = [] if "caddy_frontend_dns_provider" in CASES[case] else ["--validate"]
+            tried = [] if "tunnel_dns_by_caddy" in CASES[case] else ["--validate"]
             command = [BIN / "caddy", "adapt", *tried, "--adapter=caddyfile", "--config", folder / "etc/Caddyfile"]
             done = subprocess.run(command, capture_output=True, text=True, env=environment(folder))
             if done.returncode:
@@ -383,12 +396,15 @@ def test_secrets_are_in_their_own_file_alone_which_is_named_by_what_is_in_it(mad
         if binding:
             assert f"\teab {binding['key_id']} {binding['mac_key']}\n" in secrets
             assert binding["mac_key"] not in made.files["Caddyfile"]
-    assert ("S3cret" in secrets) == made.by_dns
+    # Only who asks for the wildcard gets the provider's settings.
+    told = made.by_dns and bool(made.get("dns_settings"))
+    assert ("S3cret" in secrets) == told
     assert "S3cret" not in made.files["Caddyfile"]
     # What no released Caddy can read: the module and what it asks for.
-    module = '(dns) {\n\tdns cloudflare {\n\t\tapi_token "S3cret"\n\t\tzone "x"\n\t}\n}\n'
-    assert (module in secrets) == made.by_dns
-    given = CASES[case] | {"caddy_frontend_acme_eab": {"key_id": "another", "mac_key": "b3RoZXI"}}
+    settings = '\t\tapi_token "S3cret"\n\t\tzone "x"\n' if told else ""
+    assert (f"(dns) {{\n\tdns cloudflare {{\n{settings}\t}}\n}}\n" in secrets) == made.by_dns
+    assert ("(dns)" in secrets) == made.by_dns
+    given = CASES[case] | {"tunnel_domain": DOMAIN, "tunnel_acme_eab": {"key_id": "another", "mac_key": "b3RoZXI"}}
     assert secrets_name(given) != name
 
 
@@ -475,7 +491,7 @@ def certificate(made: Adapted) -> str:
 
 
 @each_case
-def test_whoever_is_barred_is_refused_before_anything_is_shown_on_each_site(made, case):
+def test_whoever_is_blocked_is_refused_before_anything_is_shown_on_each_site(made, case):
     for site in made.sites:
         shown = [handler for _, handler in site.steps if handler["handler"] in ("reverse_proxy", "file_server")]
         assert shown
@@ -485,12 +501,12 @@ def test_whoever_is_barred_is_refused_before_anything_is_shown_on_each_site(made
                 for conditions, step in site.before(handler)
                 if step["handler"] == "static_response" and step.get("status_code") == 403
             ]
-            if not made.get("barred_addresses"):
+            if not made.get("blocked_addresses"):
                 assert refused == []
                 continue
             contact = made.get("abuse_contact")
-            text = f"Your address is barred from this host. Is that a mistake? Write to {contact}."
-            assert refused == [({"client_ip": {"ranges": BARRED_RANGES}}, text)]
+            text = f"Your address is blocked from this host. Is that a mistake? Write to {contact}."
+            assert refused == [({"client_ip": {"ranges": BLOCKED_RANGES}}, text)]
 
 
 @each_case
@@ -555,6 +571,43 @@ def test_the_operators_own_sites_are_served_as_well(made, case):
     ]
     assert [listen for listen, _ in own] == ([made.http] if made.get("sites") else [])
     assert ("my own site" in json.dumps(made.config)) == bool(own)
+
+
+@pytest.mark.parametrize(
+    ("known", "gateway"),
+    [
+        ({"__caddy_frontend_network_seen": {"rc": 0, "stdout": GATEWAY}}, GATEWAY),
+        (
+            {
+                "__caddy_frontend_network_seen": {"rc": 1, "stdout": ""},
+                "__caddy_frontend_network_made": {"stdout": GATEWAY},
+            },
+            GATEWAY,
+        ),
+        (
+            {
+                "__caddy_frontend_network_seen": {"rc": 0, "stdout": GATEWAY},
+                "__caddy_frontend_network_made": {"skipped": True},
+            },
+            GATEWAY,
+        ),
+        (
+            {
+                "__caddy_frontend_network_seen": {"rc": 1, "stdout": ""},
+                "__caddy_frontend_network_made": {"skipped": True},
+            },
+            "127.0.0.1",
+        ),
+        (
+            {"__caddy_frontend_network_seen": {"skipped": True}, "__caddy_frontend_network_made": {"skipped": True}},
+            "127.0.0.1",
+        ),
+    ],
+    ids=["seen", "made", "seen and so not made", "not yet made", "no engine"],
+)
+def test_the_hosts_own_programs_come_from_the_gateway_of_caddys_network(known, gateway):
+    shown = evaluate(ROLE, trust_as_template("{{ __caddy_frontend_gateway }}"), tunnel_domain=DOMAIN, **known)
+    assert shown == gateway
 
 
 # --- Caddy runs ------------------------------------------------------------------------------------------------------
@@ -629,13 +682,13 @@ def running(folder: Path, pem: str, refuse: bool = False, certified: bool = True
     http_port, https_port, ask_port = free_ports(3)
     given = {
         # Nobody's authority is bothered: what is ordered at once is ordered nowhere.
-        "caddy_frontend_acme_directory": "https://127.0.0.1:9/directory",
-        "caddy_frontend_http_port": http_port,
-        "caddy_frontend_https_port": https_port,
-        "caddy_frontend_listen": f"127.0.0.1:{http_port}",
-        "caddy_frontend_trusted_proxies": ["127.0.0.1"],
-        "caddy_frontend_barred_addresses": BARRED,
-        "caddy_frontend_hsts": 31536000,
+        "tunnel_acme_directory": "https://127.0.0.1:9/directory",
+        "tunnel_http_port": http_port,
+        "tunnel_https_port": https_port,
+        "tunnel_listen": f"127.0.0.1:{http_port}",
+        "tunnel_trusted_proxies": ["127.0.0.1"],
+        "tunnel_blocked_addresses": BLOCKED,
+        "tunnel_hsts": 31536000,
         **given,
     }
     files = {
@@ -667,7 +720,7 @@ def running(folder: Path, pem: str, refuse: bool = False, certified: bool = True
         else:
             pytest.fail(f"Caddy does not start:\n{''.join(said)}", pytrace=False)
         threading.Thread(target=caddy.stderr.read, daemon=True).start()
-        if given["caddy_frontend_tls"] == "internal":
+        if given["tunnel_tls"] == "internal":
             # Made in the first moments.
             wait_for(folder / f"data/caddy/certificates/local/{DOMAIN}/{DOMAIN}.crt")
         yield Running({"http": http_port, "https": https_port}, *upstreams)
@@ -701,7 +754,7 @@ LIES = {
 @pytest.fixture(scope="module", params=MODES)
 def visited(request, tmp_path_factory, pem):
     """Return a mode, and a Caddy that runs in it behind a proxy."""
-    with running(tmp_path_factory.mktemp("c"), pem, caddy_frontend_tls=request.param) as server:
+    with running(tmp_path_factory.mktemp("c"), pem, tunnel_tls=request.param) as server:
         yield request.param, server
 
 
@@ -717,7 +770,7 @@ def test_what_a_visitor_says_of_itself_is_not_believed(visited):
         assert heard.get("x-tunnel-plain") == ("yes" if mode == "on_demand" else None)
 
 
-def test_who_is_barred_gets_nothing_by_any_name(visited):
+def test_who_is_blocked_gets_nothing_by_any_name(visited):
     mode, server = visited
     before = len(server.visitors.asked)
     for scheme in WAYS[mode]:
@@ -748,27 +801,27 @@ def test_an_answer_says_nothing_of_the_host(visited):
 
 
 def test_without_a_trusted_proxy_a_visitor_is_who_it_comes_from(caddy):
-    with caddy(caddy_frontend_tls="files", caddy_frontend_trusted_proxies=[]) as server:
+    with caddy(tunnel_tls="files", tunnel_trusted_proxies=[]) as server:
         heard = server.get("https", f"blog.{DOMAIN}", X_Forwarded_For="203.0.113.9", **LIES).json()
         assert heard["x-real-ip"] == heard["x-tunnel-visitor"] == heard["x-forwarded-for"] == "127.0.0.1"
 
 
 def test_until_there_is_a_certificate_all_is_shown_by_http(caddy):
-    with caddy(caddy_frontend_tls="files", certified=False) as server:
+    with caddy(tunnel_tls="files", certified=False) as server:
         assert server.get("http", f"blog.{DOMAIN}").json()["x-tunnel-plain"] == "yes"
         assert server.get("http", DOMAIN).text == "the page without-certificate"
         assert server.get("http", DOMAIN, X_Forwarded_For="203.0.113.9").status_code == 403
 
 
 def test_with_a_certificate_the_landing_page_is_shown_by_https(caddy):
-    with caddy(caddy_frontend_tls="files") as server:
+    with caddy(tunnel_tls="files") as server:
         moved = server.get("http", DOMAIN, "/x?y=z")
         assert moved.status_code == 308
         assert moved.headers["location"] == f"https://{DOMAIN}:{server.ports['https']}/x?y=z"
 
 
 def test_a_name_that_nginx_refuses_gets_no_certificate(caddy):
-    with caddy(caddy_frontend_tls="internal", refuse=True) as server:
+    with caddy(tunnel_tls="internal", refuse=True) as server:
         with pytest.raises(httpx.ConnectError):
             server.get("https", f"blog.{DOMAIN}")
         assert server.ask.asked == [f"/?domain=blog.{DOMAIN}"]
@@ -776,7 +829,7 @@ def test_a_name_that_nginx_refuses_gets_no_certificate(caddy):
 
 
 def test_where_one_certificate_is_for_all_nobody_is_asked_for_another(caddy):
-    with caddy(caddy_frontend_tls="wildcard") as server:
+    with caddy(tunnel_tls="wildcard") as server:
         with pytest.raises(httpx.ConnectError):
             server.get("https", "shop.example.org")
         assert server.get("https", f"blog.{DOMAIN}").status_code == 200

@@ -15,6 +15,7 @@ TOP_LEVEL = {
     "LICENSE",
     "MANIFEST.json",
     "README.md",
+    "SECURITY.md",
     "changelogs",
     "docs",
     "inventory.example",
@@ -23,15 +24,6 @@ TOP_LEVEL = {
     "plugins",
     "roles",
 }
-
-
-@pytest.fixture(scope="module")
-def artifact(run, tmp_path_factory) -> Path:
-    """Return the collection's artifact, built from the checkout."""
-    folder = tmp_path_factory.mktemp("build")
-    run("ansible-galaxy", "collection", "build", "--output-path", folder)
-    (built,) = folder.glob("proxme-tunnel-*.tar.gz")
-    return built
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +60,7 @@ def test_the_installed_collection_runs_by_its_full_name(run, root, installed, tm
     inventory.write_bytes((collection / "inventory.example").read_bytes())
     arguments = ("proxme.tunnel.site", "-i", inventory)
     run("ansible-playbook", *arguments, "--syntax-check", cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed))
-    check = ("proxme.tunnel.check", "-i", inventory)
+    check = ("proxme.tunnel.doctor", "-i", inventory)
     run("ansible-playbook", *check, "--syntax-check", cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed))
     listed = run("ansible-playbook", *arguments, "--list-tasks", cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(installed))
     for role in sorted(path.name for path in (root / "roles").iterdir() if path.is_dir()):

@@ -12,18 +12,20 @@ from typing import Any
 
 import lupa.luajit21
 import pytest
-from render import ROLES, in_every_case, render, written
+from ansible_collections.proxme.tunnel.plugins.plugin_utils.settings import ALWAYS_RESERVED
+from render import ROLES, evaluate, in_every_case, render, written
 
-ROLE = "tunnel_pod"
+ROLE = "tunnel_network"
 DOMAIN = "proxme.example.com"
 NAMES = (ROLES / ROLE / "files/names.lua").read_text()
 
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
-    "hyphens in the domain": {"tunnel_pod_domain": "my-host.t-1.example"},
-    "nothing reserved": {"tunnel_pod_reserved_labels": []},
-    "reserved": {"tunnel_pod_reserved_labels": ["www", "mail", "my-own"]},
-    "barred": {"tunnel_pod_barred_names": ["guest-phish", "blog"]},
+    "hyphens in the domain": {"tunnel_domain": "my-host.t-1.example"},
+    "nothing reserved": {"tunnel_reserved_labels": []},
+    "reserved": {"tunnel_reserved_labels": ["www", "mail", "my-own"]},
+    # A port label has no address anyway.
+    "blocked": {"tunnel_blocked_names": ["guest-phish", 8080, "8081", "blog"]},
 }
 CASES["everything"] = {name: value for case in CASES.values() for name, value in case.items()}
 each_case = in_every_case("resolver_of", CASES)
@@ -31,9 +33,22 @@ each_case = in_every_case("resolver_of", CASES)
 
 def files(case: str) -> dict[str, str]:
     """What the role writes for the resolver."""
-    given = {"tunnel_pod_domain": DOMAIN, **CASES[case]}
-    barred = "".join(f"{name}\n" for name in given.get("tunnel_pod_barred_names", []))
-    return {"dnsdist.conf": render(ROLE, "dnsdist.conf.j2", **given), "barred": barred, "names.lua": NAMES}
+    given = {"tunnel_domain": DOMAIN, **CASES[case]}
+    (blocked,) = [
+        file["content"]
+        for file in written(ROLE, "vars/main.yml")["__tunnel_network_blocked_files"]
+        if file["path"].endswith("/blocked")
+    ]
+    return {
+        "dnsdist.conf": render(ROLE, "dnsdist.conf.j2", **given),
+        "blocked": evaluate(ROLE, blocked, **given) or "",
+        "names.lua": NAMES,
+    }
+
+
+def test_only_names_stand_in_the_list_of_the_blocked():
+    assert files("default")["blocked"] == ""
+    assert files("blocked")["blocked"] == "guest-phish\nblog\n"
 
 
 class Resolver:
@@ -41,7 +56,7 @@ class Resolver:
 
     def __init__(self, folder, case: str) -> None:
         """Run the configuration where its files are."""
-        self.domain = CASES[case].get("tunnel_pod_domain", DOMAIN)
+        self.domain = CASES[case].get("tunnel_domain", DOMAIN)
         self.calls: list[tuple[str, tuple]] = []
         self.rules: list[tuple[Any, Any]] = []
         for name, text in files(case).items():
@@ -101,16 +116,16 @@ def test_a_name_has_the_same_address_with_and_without_the_domain(found, case):
 
 
 @each_case
-def test_what_is_reserved_barred_or_no_name_has_no_address(found, case):
+def test_what_is_reserved_blocked_or_no_name_has_no_address(found, case):
     given = CASES[case]
-    reserved = given.get("tunnel_pod_reserved_labels", ["www"])
-    barred = given.get("tunnel_pod_barred_names", [])
-    for name in [*written(ROLE, "vars/main.yml")["__tunnel_pod_always_reserved"], *reserved, *barred]:
+    reserved = given.get("tunnel_reserved_labels", ["www"])
+    blocked = [str(label) for label in given.get("tunnel_blocked_names", [])]
+    for name in [*ALWAYS_RESERVED, *reserved, *blocked]:
         assert found.address(name) is None, name
         assert found.address(f"{name}.{found.domain}") is None, name
     for label in ("8080", "a--b", "", "a.b", f"a.b.{found.domain}", found.domain, "a.example.org", "127.0.0.1"):
         assert found.address(label) is None, label
-    for name in {"www", "mail", "my-own", "blog", "guest-phish"} - {*reserved, *barred}:
+    for name in {"www", "mail", "my-own", "blog", "guest-phish"} - {*reserved, *blocked}:
         assert found.address(name), name
     # A dot or a hyphen of the domain stands for itself alone.
     for other in (found.domain.replace(".", "x", 1), found.domain.replace("-", "", 1), f"x{found.domain}"):

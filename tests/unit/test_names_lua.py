@@ -15,7 +15,7 @@ from pathlib import Path
 import lupa.luajit21
 import pytest
 
-NAMES_LUA = Path(__file__).resolve().parents[2] / "roles/tunnel_pod/files/names.lua"
+NAMES_LUA = Path(__file__).resolve().parents[2] / "roles/tunnel_network/files/names.lua"
 
 
 @pytest.fixture(scope="module")

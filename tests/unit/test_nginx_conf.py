@@ -10,42 +10,66 @@ from typing import Any
 
 import lupa.luajit21
 import pytest
-from render import ROLES, in_every_case, render, written
+from ansible_collections.proxme.tunnel.plugins.plugin_utils.settings import ALWAYS_RESERVED
+from render import OPTIONS, ROLES, in_every_case, render
 
 ROLE = "nginx_subdomains"
 DOMAIN = "proxme.example.com"
 FILES = ("nginx.conf", "settings.lua", "texts.lua")
-NAMES = (ROLES / "tunnel_pod/files/names.lua").read_text()
+NAMES = (ROLES / "tunnel_network/files/names.lua").read_text()
 
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
-    "port": {"nginx_subdomains_https_port": 8443},
-    "requests per name": {"nginx_subdomains_requests_per_name": 50},
-    "requests per address": {"nginx_subdomains_requests_per_address": 20},
-    "connections per address": {"nginx_subdomains_connections_per_address": 9},
-    "connections per name": {"nginx_subdomains_connections_per_name": 7},
-    "body": {"nginx_subdomains_body_limit": "100m"},
-    "no redirect": {"nginx_subdomains_redirect_to_https": False},
-    "plain names": {"nginx_subdomains_plain_names": ["blog", "8080"]},
-    "notice": {"nginx_subdomains_guest_notice": True, "nginx_subdomains_guest_names": "free-*"},
-    "no guest names": {"nginx_subdomains_guest_names": ""},
-    "one certificate": {"nginx_subdomains_own_certificates": False},
+    "port": {"tunnel_https_port": 8443},
+    "requests per name": {"tunnel_requests_per_name": 50},
+    "requests per address": {"tunnel_requests_per_address": 20},
+    "connections per address": {"tunnel_visits_per_address": 9},
+    "connections per name": {"tunnel_visits_per_name": 7},
+    "body": {"tunnel_body_limit": "100m"},
+    "no redirect": {"tunnel_tls": "off"},
+    "plain names": {"tunnel_plain_names": ["blog", "8080"]},
+    "notice": {"tunnel_guest_notice": True, "tunnel_guest_names": "free-*"},
+    "no guest names": {"tunnel_guest_names": ""},
+    "no shared account": {"tunnel_shared_account": False, "tunnel_guest_notice": True},
+    "one certificate": {"tunnel_tls": "wildcard"},
+    "one certificate and others": {"tunnel_tls": "both"},
+    "own certificate": {"tunnel_tls": "files"},
+    "own authority": {"tunnel_tls": "internal", "tunnel_certificates_per_day": 3},
     "certificates": {
-        "nginx_subdomains_certificates_always": ["blog"],
-        "nginx_subdomains_certificate_authority": "https://ca.example/dir",
-        "nginx_subdomains_certificates_per_day": 3,
-        "nginx_subdomains_certificates_per_week": 0,
+        "tunnel_certificates_always": ["blog"],
+        "tunnel_acme_directory": "https://ca.example/dir",
+        "tunnel_certificates_per_day": 3,
+        "tunnel_certificates_per_week": 0,
     },
-    "domains": {"nginx_subdomains_domains": {"shop.example.org": "alice-shop", "example.net": "blog"}},
+    "domains": {
+        "tunnel_accounts": [
+            {"name": "alice", "domains": {"shop.example.org": "alice-shop"}},
+            {"name": "bob", "domains": {"example.net": "blog"}},
+            {"name": "eve"},
+        ]
+    },
     # One of digits is a number to YAML.
-    "barred": {"nginx_subdomains_barred_labels": ["guest-phish", 8080, "8081"]},
-    "reserved": {"nginx_subdomains_reserved_labels": ["www", "mail"]},
-    "abuse by mail": {"nginx_subdomains_abuse_contact": "abuse@example.org"},
-    "abuse by page": {"nginx_subdomains_abuse_contact": "https://example.org/abuse?a=1"},
-    "command": {"nginx_subdomains_client_command": "ssh -R {forward} 'a <b>'@" + DOMAIN},
-    "timeout": {"nginx_subdomains_answer_timeout": 17},
+    "blocked": {"tunnel_blocked_names": ["guest-phish", 8080, "8081"]},
+    "reserved": {"tunnel_reserved_labels": ["www", "mail"]},
+    "abuse by mail": {"tunnel_abuse_contact": "abuse@example.org"},
+    "abuse by page": {"tunnel_abuse_contact": "https://example.org/abuse?a=1"},
+    # A name that would be refused: it shows that a page shows what stands in the command and takes it for nothing else.
+    "command": {"tunnel_ssh_port": 22, "tunnel_shared_account_name": "a <b>"},
+    "timeout": {"tunnel_answer_timeout": 17},
 }
-CASES["everything"] = {name: value for case in CASES.values() for name, value in case.items()}
+# All at once, in one mode; accounts of their own would take the guests their names.
+CASES["everything"] = {
+    name: value
+    for case, given in CASES.items()
+    if case not in ("no guest names", "no shared account", "own certificate", "own authority")
+    for name, value in given.items()
+} | {"tunnel_tls": "off"}
+# What the page of a name that nobody holds shows.
+SHOWN = {
+    "command": f"<pre>ssh -o ExitOnForwardFailure=yes -NR {{forward}} a &lt;b&gt;@{DOMAIN}</pre>",
+    "no shared account": f"<pre>ssh -p 2222 -o ExitOnForwardFailure=yes -NR {{forward}} ACCOUNT@{DOMAIN}</pre>",
+}
+SHOWN["everything"] = SHOWN["command"]
 
 each_case = in_every_case("rendered", CASES)
 
@@ -137,8 +161,8 @@ class Written:
         return block
 
     def get(self, name: str) -> Any:
-        """The value of a variable."""
-        return self.given.get(name, written(ROLE, "defaults/main.yml").get(name))
+        """What the operator has written, or would have."""
+        return self.given.get(f"tunnel_{name}", OPTIONS[f"tunnel_{name}"].get("default"))
 
     def lua(self, name: str) -> Any:
         """The table of a file of Lua, as Python's."""
@@ -157,7 +181,7 @@ def rendered():
 
     def give(case: str) -> Written:
         if case not in known:
-            given = {"nginx_subdomains_domain": DOMAIN, **CASES[case]}
+            given = {"tunnel_domain": DOMAIN, **CASES[case]}
             known[case] = Written(given, {name: render(ROLE, f"{name}.j2", **given) for name in FILES})
         return known[case]
 
@@ -166,7 +190,7 @@ def rendered():
 
 def test_nginx_takes_it(rendered, real_nginx):
     """With the Lua modules of the image and the role's own Lua, as the role tries it before it replaces a file."""
-    link = "ln -sfn $(readlink /etc/proxme-tunnel) /etc/proxme-tunnel-names"
+    link = "ln -sfn $(readlink /etc/proxme-tunnel) /etc/proxme-tunnel-resolver"
     for case in CASES:
         real_nginx.accept(
             rendered(case).files | {"names.lua": NAMES}, f"{link}; nginx -t -c /etc/proxme-tunnel/nginx.conf"
@@ -199,7 +223,7 @@ def test_an_answer_of_a_tunnel_does_not_steer_nginx(made, case):
     every = ["Redirect", "Expires", "Limit-Rate", "Buffering", "Charset"]
     assert sorted(location.one("proxy_ignore_headers")) == sorted(f"X-Accel-{name}" for name in every)
     (lua,) = [body for name, _, body in location.directives if name == "header_filter_by_lua_block"]
-    assert lua == "visit.understand(); visit.mend(); notice.guard()"
+    assert lua == "visit.refuse_unclear(); visit.localhost_to_visited(); notice.guard()"
     assert location.one("proxy_max_temp_file_size") == ["0"]
     assert location.one("proxy_buffering") == location.one("proxy_request_buffering") == ["off"]
 
@@ -221,7 +245,7 @@ def test_a_tunnel_hears_of_no_upgrade_but_a_websocket_and_of_nothing_between_cad
     assert headers["upgrade"] == "$websocket"
     assert headers["connection"] == "$websocket_connection"
     assert [headers[name] for name in ("http2-settings", "x-tunnel-plain", "x-tunnel-visitor")] == ["", "", ""]
-    assert headers["host"] == "$told_host"
+    assert headers["host"] == "$visited_host"
     assert made.location.one("proxy_http_version") == ["1.1"]
     maps = {tuple(arguments): block.directives for arguments, block in made.http.blocks("map")}
     assert maps["$http_upgrade", "$websocket"] == [
@@ -233,31 +257,27 @@ def test_a_tunnel_hears_of_no_upgrade_but_a_websocket_and_of_nothing_between_cad
 
 @each_case
 def test_a_tunnel_is_told_the_host_and_port_that_visitors_see(made, case):
-    told = dict(made.location.all("set"))["$told_host"]
-    assert told == {443: "$host", 8443: "$host:8443"}[made.get("nginx_subdomains_https_port")]
+    told = dict(made.location.all("set"))["$visited_host"]
+    assert told == {443: "$host", 8443: "$host:8443"}[made.get("https_port")]
 
 
 @each_case
 def test_limits_hold_when_they_are_given_and_only_then(made, case):
     http, location = made.http, made.location
-    per_address = made.get("nginx_subdomains_connections_per_address")
-    zones, limits = [["$label", "zone=names:4m"]], [["names", str(made.get("nginx_subdomains_connections_per_name"))]]
+    per_address = made.get("visits_per_address")
+    zones, limits = [["$label", "zone=names:4m"]], [["names", str(made.get("visits_per_name"))]]
     if per_address:
         zones.append(["$visitor", "zone=addresses:4m"])
         limits.append(["addresses", str(per_address)])
     assert (http.all("limit_conn_zone"), location.all("limit_conn")) == (zones, limits)
     rates = {"label": ("name_rate", "requests_per_name"), "visitor": ("address_rate", "requests_per_address")}
-    wanted = {
-        key: (zone, made.get(f"nginx_subdomains_{name}"))
-        for key, (zone, name) in rates.items()
-        if made.get(f"nginx_subdomains_{name}")
-    }
+    wanted = {key: (zone, made.get(name)) for key, (zone, name) in rates.items() if made.get(name)}
     assert http.all("limit_req_zone") == [
         [f"${key}", f"zone={zone}:4m", f"rate={rate}r/s"] for key, (zone, rate) in wanted.items()
     ]
     assert location.all("limit_req") == [[f"zone={zone}", f"burst={rate}", "nodelay"] for zone, rate in wanted.values()]
     assert http.one("limit_conn_status") == http.one("limit_req_status") == ["429"]
-    assert location.one("client_max_body_size") == [made.get("nginx_subdomains_body_limit")]
+    assert location.one("client_max_body_size") == [made.get("body_limit")]
 
 
 @each_case
@@ -288,37 +308,41 @@ def test_no_visitor_reaches_the_door_for_certificates(made, case):
 
 @each_case
 def test_the_lua_is_told_what_was_given(made, case):
-    always = written(ROLE, "vars/main.yml")["__nginx_subdomains_always_reserved"]
+    mode, shared = made.get("tls"), made.get("shared_account")
+    # An authority of one's own counts nothing.
+    counted = mode != "internal"
     every = {
         "below": f".{DOMAIN}",
-        "reserved": dict.fromkeys([*always, *made.get("nginx_subdomains_reserved_labels")], True),
-        "barred": {str(label): True for label in made.get("nginx_subdomains_barred_labels")},
-        "domains": made.get("nginx_subdomains_domains"),
-        "guest_prefix": made.get("nginx_subdomains_guest_names").rstrip("*"),
-        "guest_notice": made.get("nginx_subdomains_guest_notice"),
-        "answer_timeout": made.get("nginx_subdomains_answer_timeout"),
-        "redirect_to_https": made.get("nginx_subdomains_redirect_to_https"),
-        "plain": dict.fromkeys(made.get("nginx_subdomains_plain_names"), True),
-        "own_certificates": made.get("nginx_subdomains_own_certificates"),
-        "always": dict.fromkeys(made.get("nginx_subdomains_certificates_always"), True),
-        "authority": made.get("nginx_subdomains_certificate_authority"),
-        "certificates_per_day": made.get("nginx_subdomains_certificates_per_day"),
-        "certificates_per_week": made.get("nginx_subdomains_certificates_per_week"),
+        "reserved": dict.fromkeys([*ALWAYS_RESERVED, *made.get("reserved_labels")], True),
+        "blocked": {str(label): True for label in made.get("blocked_names")},
+        "domains": {
+            domain: to for account in made.get("accounts") for domain, to in account.get("domains", {}).items()
+        },
+        "guest_prefix": made.get("guest_names").rstrip("*") if shared else "",
+        "guest_notice": made.get("guest_notice") and shared,
+        "answer_timeout": made.get("answer_timeout"),
+        "redirect_to_https": mode != "off",
+        "plain": dict.fromkeys(made.get("plain_names"), True),
+        "own_certificates": mode in ("on_demand", "internal", "off"),
+        "always": dict.fromkeys(made.get("certificates_always"), True),
+        "authority": made.get("acme_directory") if counted else "internal",
+        "certificates_per_day": made.get("certificates_per_day") if counted else 1_000_000,
+        "certificates_per_week": made.get("certificates_per_week") if counted else 1_000_000,
     }
     assert made.lua("settings.lua") == every
 
 
-def test_barred_labels_of_digits_are_barred_as_labels(rendered):
+def test_blocked_labels_of_digits_are_blocked_as_labels(rendered):
     """visit.lua looks them up by the text of the label."""
-    assert rendered("barred").lua("settings.lua")["barred"] == {"guest-phish": True, "8080": True, "8081": True}
+    assert rendered("blocked").lua("settings.lua")["blocked"] == {"guest-phish": True, "8080": True, "8081": True}
 
 
 @each_case
 def test_every_page_is_there_and_says_what_was_given(made, case):
     pages = made.lua("texts.lua")
-    assert sorted(pages) == ["barred", "crowded", "down", "nobody", "notice", "silent"]
-    port = made.get("nginx_subdomains_https_port")
-    contact = made.get("nginx_subdomains_abuse_contact")
+    assert sorted(pages) == ["blocked", "crowded", "down", "nobody", "notice", "silent"]
+    port = made.get("https_port")
+    contact = made.get("abuse_contact")
     for page in pages.values():
         assert page.startswith("<!doctype html>")
         assert page.rstrip().endswith("</html>")
@@ -326,7 +350,7 @@ def test_every_page_is_there_and_says_what_was_given(made, case):
         assert f'href="https://{DOMAIN}{"" if port == 443 else f":{port}"}/"' in page
         link = f"{'mailto:' if '@' in contact else ''}{contact}"
         assert (f'<a href="{link}">{contact}</a>' in page) == bool(contact)
-    assert f"for {made.get('nginx_subdomains_answer_timeout')} seconds" in pages["silent"]
-    assert f"may have {made.get('nginx_subdomains_connections_per_name')} requests" in pages["crowded"]
+    assert f"for {made.get('answer_timeout')} seconds" in pages["silent"]
+    assert f"may have {made.get('visits_per_name')} requests" in pages["crowded"]
     assert 'href="{link}"' in pages["notice"]
-    assert ("-NR {forward} tunnel@" if case not in ("command", "everything") else "&lt;b&gt;") in pages["nobody"]
+    assert SHOWN.get(case, "-NR {forward} tunnel@") in pages["nobody"]

@@ -224,7 +224,7 @@ def test_no_other_cookie_counts(nginx, cookies):
     ],
 )
 @pytest.mark.parametrize("label", ["guest-x", "guest-x--local", "8080", "blog"])
-def test_a_tunnel_can_not_say_that_the_page_was_shown(nginx, given, kept, label):
+def test_a_tunnel_cannot_say_that_the_page_was_shown(nginx, given, kept, label):
     """Its own cookies pass. A page fetches an image of its own, say, before anybody has seen the notice."""
     visited = nginx.route(f"{label}.{DOMAIN}", headers={"Accept": "image/*"})
     answer = nginx.answer(visited, headers=[("Set-Cookie", cookie) for cookie in given])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The specs, the defaults, the site playbook's mapping and the example inventory say the same."""
+"""What an operator may write stands in one spec, and is read; what roles and playbooks read is there."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pytest
 import yaml
+from ansible_collections.proxme.tunnel.plugins.plugin_utils.settings import OURS, PARTS, PREFIX, derive
 from jinja2 import nodes
+from render import OPTIONS, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
-PLAYBOOKS = sorted(path.name for path in (ROOT / "playbooks").glob("*.yml") if path.name != "tunnel_variables.yml")
-EXPRESSIONS = ("when", "that", "until")  # keys whose values are expressions without braces
-FOREIGN_NAME = object()  # a default that is no literal, as in `| default(omit)`
+# Keys whose values are expressions without braces.
+EXPRESSIONS = ("when", "that", "until", "changed_when", "failed_when")
+# What a part may read of the role that all depend on, beside what is registered.
+OF_ALL = {"__tunnel_engine_answers"}
+# What playbooks may tell that role.
+TOLD = {"__tunnel_refuses"}
+# What a play may say of a part.
+STATES = {f"{part}_state" for part in PARTS}
+SECRET = {name for name, option in OPTIONS.items() if option.get("no_log")}
 
+each_part = pytest.mark.parametrize("part", PARTS)
 each_role = pytest.mark.parametrize("role", ROLES)
 
 
@@ -28,19 +39,15 @@ def load(path: Path) -> dict:
     return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
 
 
-def spec(role: str) -> dict:
-    """Return the options of a role's main entry point."""
-    return load(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options") or {}
+def specs(role: str) -> dict[str, dict]:
+    """Return the options of a role, by entry point."""
+    entries = load(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"]
+    return {name: entry.get("options") or {} for name, entry in entries.items()}
 
 
 def defaults(role: str) -> dict:
     """Return a role's defaults."""
     return load(ROOT / "roles" / role / "defaults/main.yml")
-
-
-def operator_spec() -> dict:
-    """Return the operator's variables in the format of an argument spec's options."""
-    return load(ROOT / "playbooks/tunnel_variables.yml")["argument_spec"]
 
 
 def options(tree: dict, path: str = "") -> Iterator[tuple[str, dict]]:
@@ -50,254 +57,280 @@ def options(tree: dict, path: str = "") -> Iterator[tuple[str, dict]]:
         yield from options(option.get("options") or {}, f"{path}{name}.")
 
 
-def mappings(playbook: str = "site.yml") -> list[tuple[str, str]]:
-    """Return what a playbook gives to roles and modules: pairs of a variable and its value's template."""
-    found = []
+def pairs(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Yield everything in a YAML file with the key that it is under; a list's items are under the list's."""
+    yield key, value
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from pairs(below, str(name))
+    elif isinstance(value, list):
+        for below in value:
+            yield from pairs(below, key)
 
-    def walk(value: object, key: str = "") -> None:
-        if isinstance(value, dict):
-            for name, below in value.items():
-                walk(below, str(name))
-        elif isinstance(value, list):
-            for below in value:
-                walk(below, key)
-        elif isinstance(value, str) and "tunnel_" in value:
-            found.append((key, f"{{{{ ({value}) }}}}" if key in EXPRESSIONS else value))
 
-    walk(yaml.safe_load((ROOT / "playbooks" / playbook).read_text()))
+def chain(node: nodes.Node) -> list[str]:
+    """The words of `a.b['c']`; none where it doesn't begin with a name."""
+    if isinstance(node, nodes.Name):
+        return [node.name]
+    if isinstance(node, nodes.Getattr):
+        return (before := chain(node.node)) and [*before, node.attr]
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        return (before := chain(node.node)) and [*before, node.arg.value]
+    return []
+
+
+class Code:
+    """What templates and expressions read, and what is set beside them."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.read: set[tuple[str, ...]] = set()
+        self.set: set[str] = set()
+        self.registered: set[str] = set()
+
+    def template(self, text: str) -> None:
+        """Take what a template reads. Ansible's filters and tests need no meaning here: it is parsed, not rendered."""
+        parsed = jinja2.Environment().parse(text)
+        self.set |= {name.name for name in parsed.find_all(nodes.Name) if name.ctx in ("store", "param")}
+        self.read |= {
+            tuple(words) for kind in (nodes.Name, nodes.Getattr, nodes.Getitem) for node in parsed.find_all(kind)
+            if (words := chain(node))
+        }  # fmt: skip
+
+    def yaml(self, path: Path, variables: bool = False) -> None:
+        """Take a file of tasks, or of variables."""
+        whole = yaml.safe_load(path.read_text())
+        if variables:
+            self.set |= set(whole or {})
+        for key, value in pairs(whole):
+            if key == "vars" and isinstance(value, dict):
+                self.set |= set(value)
+            elif key == "register":
+                self.registered.add(str(value))
+            elif isinstance(value, str):
+                self.template(f"{{{{ ({value}) }}}}" if key in EXPRESSIONS else value)
+
+    @property
+    def names(self) -> set[str]:
+        """The variables that are read."""
+        return {words[0] for words in self.read}
+
+
+@cache
+def code_of(role: str) -> Code:
+    """What is in a role."""
+    found, folder = Code(), ROOT / "roles" / role
+    for path in sorted(folder.glob("tasks/*.yml")) + sorted(folder.glob("handlers/*.yml")):
+        found.yaml(path)
+    for name in ("vars", "defaults"):
+        if (path := folder / name / "main.yml").exists():
+            found.yaml(path, variables=True)
+    for path in folder.glob("templates/*"):
+        found.template(path.read_text())
     return found
 
 
-def literal(node: nodes.Expr) -> object:
-    """Return an expression's value where it is a literal, else FOREIGN_NAME."""
-    try:
-        return node.as_const()
-    except nodes.Impossible:
-        return FOREIGN_NAME
+@cache
+def code_of_playbooks() -> Code:
+    """What is in the playbooks."""
+    found = Code()
+    for path in sorted((ROOT / "playbooks").glob("*.yml")):
+        found.yaml(path)
+    return found
 
 
-def defaulted(template: str) -> Iterator[tuple[str, object]]:
-    """Yield each variable of a template that goes through `default`, with the default's value."""
-    # Ansible's own filters and tests need no meaning here: the template is parsed, not rendered.
-    for node in jinja2.Environment().parse(template).find_all(nodes.Filter):
-        if node.name in ("default", "d") and isinstance(node.node, nodes.Name):
-            yield node.node.name, literal(node.args[0]) if node.args else ""
+@cache
+def every_code() -> dict[str, Code]:
+    """All that reads variables, by where it is."""
+    return {role: code_of(role) for role in ROLES} | {"playbooks": code_of_playbooks()}
 
 
-def plain(template: str) -> str | None:
-    """Return the variable's name when a template is nothing but that variable, with or without a default and a type."""
-    body = jinja2.Environment().parse(template.strip()).body
-    if len(body) != 1 or not isinstance(body[0], nodes.Output) or len(body[0].nodes) != 1:
-        return None
-    node = body[0].nodes[0]
-    while isinstance(node, nodes.Filter) and node.name in ("default", "d", "int", "bool"):
-        node = node.node
-    return node.name if isinstance(node, nodes.Name) else None
+def test_what_is_looked_at_is_there():
+    """Else the tests below would hold of nothing."""
+    assert set(ROLES) == {*PARTS, "tunnel"}
+    assert ("tunnel", "certificate_budget", "day") in code_of("nginx_subdomains").read
+    assert ("__tunnel_refuses",) in code_of("tunnel").read
+    assert ("tunnel", "by_certbot") in code_of_playbooks().read
+    assert "__sshd_tunnel_image" in code_of("sshd_tunnel").registered
+
+
+# --- the parts -------------------------------------------------------------------------------------------------------
+
+
+@each_part
+def test_a_parts_spec_and_its_defaults_are_the_same(part):
+    documented = {name: option["default"] for name, option in specs(part)["main"].items() if "default" in option}
+    assert documented == defaults(part)
+    for name, option in specs(part)["main"].items():
+        assert ("default" in option) != bool(option.get("required")), name
+
+
+@each_part
+def test_every_public_variable_of_a_part_begins_with_its_name(part):
+    told = {name for entry in specs(part).values() for name in entry}
+    assert [name for name in {*told, *defaults(part)} if not name.startswith(f"{part}_")] == []
+
+
+@each_part
+def test_a_part_has_no_setting_but_whether_it_is_there(part):
+    assert {name for entry in specs(part).values() for name in entry} == {f"{part}_state"}
+    assert load(ROOT / "roles" / part / "meta/main.yml")["dependencies"] == [{"role": "proxme.tunnel.tunnel"}]
+
+
+@each_part
+def test_every_option_of_a_part_has_a_type_and_a_description(part):
+    every = [option for entry in specs(part).values() for option in options(entry)]
+    assert [path for path, option in every if not (option.get("type") and option.get("description"))] == []
 
 
 @each_role
-def test_every_default_stands_in_the_spec_with_the_same_value(role):
-    documented = {name: option["default"] for name, option in spec(role).items() if "default" in option}
-    assert documented == defaults(role)
-
-
-@each_role
-def test_a_spec_option_without_a_default_is_required_or_has_none_anywhere(role):
-    for name, option in spec(role).items():
-        if "default" not in option:
-            assert name not in defaults(role), f"{name} has a default in defaults/main.yml only"
-        assert not ("default" in option and option.get("required")), f"{name} is required and has a default"
-
-
-@each_role
-def test_every_public_variable_starts_with_the_roles_name(role):
-    entry_points = load(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"].values()
-    told = {name for entry_point in entry_points for name in entry_point.get("options") or {}}
-    strays = [name for name in {*told, *defaults(role)} if not name.startswith(f"{role}_")]
-    assert not strays
-
-
-@each_role
-def test_every_internal_variable_starts_with_two_underscores_and_the_roles_name(role):
+def test_every_internal_variable_begins_with_two_underscores_and_the_roles_name(role):
     internals = load(ROOT / "roles" / role / "vars/main.yml")
-    assert not [name for name in internals if not name.startswith(f"__{role}_")]
+    assert [name for name in internals if not name.startswith(f"__{role}_")] == []
+
+
+def owner(name: str) -> str | None:
+    """The role that a variable belongs to by its name; of several the one with the longest name."""
+    bare = name.removeprefix("__")
+    return max((role for role in ROLES if bare.startswith(f"{role}_")), key=len, default=None)
 
 
 @each_role
-def test_every_option_has_a_type_and_a_description(role):
-    bare = [path for path, option in options(spec(role)) if not (option.get("type") and option.get("description"))]
-    assert not bare
+def test_no_role_reads_what_is_anothers(role):
+    """Only what is registered for all, and the settings."""
+    foreign = {name for name in code_of(role).names if owner(name) not in (role, None)}
+    assert foreign - (OURS - STATES) - SECRET - OF_ALL == set()
 
 
 @each_role
-def test_a_role_reads_no_other_roles_variables(role):
-    others = {name for other in ROLES if other != role for name in spec(other)} | set(operator_spec())
-    pattern = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, others))) + r")\b")
-    found = [
-        f"{path.relative_to(ROOT)}: {match.group()}"
-        for folder in ("tasks", "handlers", "templates", "vars", "defaults")
-        for path in sorted((ROOT / "roles" / role / folder).rglob("*"))
-        if path.is_file()
-        for match in pattern.finditer(path.read_text())
+def test_whatever_a_role_reads_of_its_own_it_has(role):
+    code = code_of(role)
+    known = (
+        code.set | code.registered | {name for entry in specs(role).values() for name in entry} | (OURS - STATES) | TOLD
+    )
+    assert {name for name in code.names if owner(name) == role} - known == set()
+    # And of what all may read.
+    assert {name for name in OF_ALL if name in code.names} <= set(load(ROOT / "roles/tunnel/vars/main.yml"))
+
+
+@each_role
+def test_whatever_a_role_makes_it_reads(role):
+    """A variable that nobody reads is left of something that is gone."""
+    everywhere = {name for code in every_code().values() for name in code.names}
+    made = set(load(ROOT / "roles" / role / "vars/main.yml")) | code_of(role).registered
+    assert made - everywhere == set()
+
+
+def test_playbooks_read_no_internals_of_a_part():
+    names = code_of_playbooks().names
+    assert {name for name in names if name.startswith("__") and owner(name) in PARTS} == set()
+    assert {name for name in names if name.startswith("__")} <= code_of_playbooks().set | code_of_playbooks().registered
+
+
+# --- what an operator writes -----------------------------------------------------------------------------------------
+
+
+def test_every_operator_variable_has_the_prefix_a_type_a_description_and_a_default():
+    assert [name for name in OPTIONS if not name.startswith(PREFIX)] == []
+    bare = [path for path, option in options(OPTIONS) if not (option.get("type") and option.get("description"))]
+    assert bare == []
+    # An option of an option may be left out.
+    wrong = [name for name, option in OPTIONS.items() if ("default" in option) == bool(option.get("required"))]
+    assert wrong == []
+
+
+def test_an_operator_variable_belongs_to_no_part_and_is_nothing_that_is_registered():
+    assert [name for name in OPTIONS if name in OURS or owner(name) in PARTS] == []
+
+
+def test_what_the_operator_says_is_checked_by_us_first_and_has_no_default_elsewhere():
+    """Ansible checks an entry point main before all else, in words of its own."""
+    assert defaults("tunnel") == {}
+    assert list(specs("tunnel")) == ["operator"]
+    assert [name for name, option in OPTIONS.items() if option.get("required")] == ["tunnel_domain"]
+
+
+def test_the_settings_hold_every_operator_variable_but_the_secrets():
+    given = settings(tunnel_domain="proxme.example")
+    assert {f"{PREFIX}{name}" for name in given} >= set(OPTIONS) - SECRET
+    assert {f"{PREFIX}{name}" for name in given} & SECRET == set()
+
+
+class Noting(dict[str, Any]):
+    """Settings that know what was read of them."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        """Take the settings."""
+        super().__init__(given)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        """Return one, and note it."""
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+def test_every_operator_variable_is_read_by_more_than_its_check():
+    noting = Noting(settings(tunnel_domain="proxme.example", tunnel_tls="wildcard"))
+    derive(noting)
+    read = noting.read
+    read |= {words[1] for code in every_code().values() for words in code.read if words[0] == "tunnel" and words[1:]}
+    plugins = [*(ROOT / "plugins/module_utils").glob("*.py"), *(ROOT / "plugins/action").glob("*.py")]
+    for path in [*plugins, ROOT / "plugins/plugin_utils/judge.py"]:
+        read |= set(re.findall(r"""\bsettings(?:\[|\.get\()["'](\w+)["']""", path.read_text()))
+    by_name = {name for code in every_code().values() for name in code.names}
+    unread = [
+        name for name in OPTIONS if name not in by_name and (name in SECRET or name.removeprefix(PREFIX) not in read)
     ]
-    assert not found
+    assert unread == []
 
 
-def test_every_operator_variable_has_the_tunnel_prefix_a_type_and_a_description():
-    assert [name for name in operator_spec() if not name.startswith("tunnel_")] == []
-    bare = [path for path, option in options(operator_spec()) if not (option.get("type") and option.get("description"))]
-    assert not bare
+@pytest.mark.parametrize("place", [*ROLES, "playbooks"])
+def test_whatever_is_read_of_the_settings_is_in_them(place):
+    given = settings(tunnel_domain="proxme.example")
+    unknown = []
+    for words in sorted(every_code()[place].read):
+        found: object = given
+        for word in words[1:] if words[0] == "tunnel" else ():
+            if not isinstance(found, dict):
+                break
+            if word not in found:
+                unknown.append(".".join(words))
+                break
+            found = found[word]
+    assert unknown == []
 
 
-def test_every_operator_variable_is_used_by_a_playbook():
-    playbooks = "\n".join((ROOT / "playbooks" / playbook).read_text() for playbook in PLAYBOOKS)
-    unused = [name for name in operator_spec() if not re.search(rf"\b{name}\b", playbooks)]
-    assert not unused
+@pytest.mark.parametrize("place", [*ROLES, "playbooks"])
+def test_only_secrets_are_read_by_the_operators_names(place):
+    """All else has no default there, and text for a number."""
+    names = {name for name in every_code()[place].names if name in OPTIONS}
+    assert names - SECRET == set()
 
 
-@pytest.mark.parametrize("playbook", PLAYBOOKS)
-def test_a_playbook_reads_no_variable_that_the_operator_was_not_told_of(playbook):
-    known = set(operator_spec()) | {name for role in ROLES for name in spec(role)}
-    found = {
-        node.name
-        for _, template in mappings(playbook)
-        if "{{" in template
-        for node in jinja2.Environment().parse(template).find_all(nodes.Name)
-        if node.name.startswith("tunnel_")
-    }
-    assert not found - known
+@pytest.mark.parametrize("place", [*ROLES, "playbooks"])
+def test_nothing_is_read_that_the_operator_was_not_told_of(place):
+    names = {name for name in every_code()[place].names if name.startswith(PREFIX)}
+    assert names - set(OPTIONS) - OURS == set()
 
 
-@pytest.mark.parametrize("playbook", PLAYBOOKS)
-def test_the_operators_defaults_are_those_of_the_playbook(playbook):
-    told = operator_spec()
-    wrong = [
-        f"{name}: the spec says {json.dumps(told[name].get('default'))}, {playbook} {value!r} (for {variable})"
-        for variable, template in mappings(playbook)
-        if "{{" in template
-        for name, value in defaulted(template)
-        if name in told and value is not FOREIGN_NAME and value != told[name].get("default", "")
-    ]
-    assert not wrong, "\n".join(wrong)
+# --- what is registered ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("playbook", PLAYBOOKS)
-def test_the_operators_defaults_are_those_of_the_roles_they_map_to(playbook):
-    told = operator_spec()
-    known = {name: option for role in ROLES for name, option in spec(role).items()}
-    wrong = []
-    for variable, template in mappings(playbook):
-        mine, theirs = told.get(plain(template), {}), known.get(variable, {})
-        if "default" in mine and "default" in theirs and mine["default"] != theirs["default"]:
-            wrong.append(f"{variable} is {theirs['default']!r}, {plain(template)} is {mine['default']!r}")
-    assert not wrong, "\n".join(wrong)
+def test_what_is_registered_for_others_is_known_and_no_variable_of_an_inventory():
+    registered = {name for code in every_code().values() for name in code.registered}
+    public = {name for name in registered if not name.startswith("__")}
+    assert public == {"tunnel", *OURS} - STATES
+    assert {name for name in registered - public if owner(name) is None} == set()
 
 
-@pytest.mark.parametrize("playbook", PLAYBOOKS)
-def test_every_role_variable_that_a_playbook_sets_exists(playbook):
-    entry_points = [load(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"] for role in ROLES]
-    known = {name for role in entry_points for entry_point in role.values() for name in entry_point["options"]}
-    text = (ROOT / "playbooks" / playbook).read_text()
-    keys = set(re.findall(rf"^\s*(?:-\s+)?((?:{'|'.join(ROLES)})_\w+)\s*:", text, re.MULTILINE))
-    assert not keys - known
+@pytest.mark.parametrize("word", ["set_fact", "from_json"])
+def test_results_are_registered_where_they_are_used_and_need_no_parsing(word):
+    places = [path for name in ("roles", "playbooks") for path in (ROOT / name).rglob("*") if path.is_file()]
+    assert [str(path.relative_to(ROOT)) for path in places if word in path.read_text()] == []
 
 
-def told_to_roles(run, folder: Path, given: dict, *that: str) -> None:
-    """Expect these conditions on the roles' variables with such an inventory, started in `folder`."""
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars_files": [str(ROOT / "playbooks/role_variables.yml")],
-        "tasks": [{"ansible.builtin.assert": {"that": list(that)}}],
-    }
-    (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    run("ansible-playbook", "-i", "localhost,", "-e", json.dumps(given), folder / "play.yml", cwd=folder)
-
-
-@pytest.mark.parametrize("by_caddy", [pytest.param(False, id="certbot"), pytest.param(True, id="Caddy")])
-def test_only_who_asks_for_the_wildcard_gets_the_providers_settings(run, tmp_path, by_caddy):
-    """A key of google's for certbot has line breaks, which no configuration of Caddy's could hold."""
-    given = {
-        "tunnel_domain": "proxme.example",
-        "tunnel_tls": "wildcard",
-        "tunnel_dns_provider": "google",
-        "tunnel_dns_by_caddy": by_caddy,
-        "tunnel_dns_settings": {"private_key": "-----BEGIN PRIVATE KEY-----\nbase64\n"},
-    }
-    told_to_roles(
-        run,
-        tmp_path,
-        given,
-        f"(certbot_wildcard_state == 'present') == {not by_caddy}",
-        f"caddy_frontend_dns_settings == {'tunnel_dns_settings' if by_caddy else '{}'}",
-        f"caddy_frontend_dns_provider == '{'google' if by_caddy else ''}'",
-    )
-
-
-def test_a_relative_path_begins_where_the_playbook_was_started(run, tmp_path):
-    """Ansible's own tests, lookups and modules begin in different folders."""
-    given = {
-        "tunnel_domain": "proxme.example",
-        "tunnel_sites": ["sites/", "/srv/sites"],
-        "tunnel_revoked_keys": "./revoked",
-        "tunnel_certificate_file": "own/fullchain.pem",
-        "tunnel_acme_fallback_ca_root": "~/root.pem",
-    }
-    told_to_roles(
-        run,
-        tmp_path,
-        given,
-        f"caddy_frontend_sites == ['{tmp_path}/sites/', '/srv/sites']",
-        f"sshd_tunnel_revoked_keys == '{tmp_path}/./revoked'",
-        f"caddy_frontend_own_certificate == '{tmp_path}/own/fullchain.pem'",
-        "caddy_frontend_acme_fallback_ca_root == lookup('ansible.builtin.env', 'HOME') ~ '/root.pem'",
-        "caddy_frontend_acme_ca_root == '' and certbot_wildcard_ca_root == ''",
-    )
-    there = given | {"tunnel_certificate_on_host": True}
-    told_to_roles(run, tmp_path, there, "caddy_frontend_own_certificate == 'own/fullchain.pem'")
-
-
-def test_who_and_what_is_barred_is_told_to_every_part_that_refuses_it(run, tmp_path):
-    names, addresses = ["phish", "8666"], ["192.0.2.1", "2001:db8::/32"]
-    told_to_roles(
-        run,
-        tmp_path,
-        {"tunnel_domain": "proxme.example", "tunnel_barred_names": names, "tunnel_barred_addresses": addresses},
-        # The resolver knows names alone.
-        "tunnel_pod_barred_names == ['phish']",
-        f"sshd_tunnel_barred_labels == nginx_subdomains_barred_labels == {names}",
-        f"tunnel_pod_barred_addresses == {addresses}",
-        f"sshd_tunnel_barred_addresses == caddy_frontend_barred_addresses == {addresses}",
-    )
-
-
-@pytest.mark.parametrize(
-    ("given", "forward"),
-    [
-        ({}, "8080:localhost:80"),
-        ({"tunnel_port_labels": False}, "guest-x:80:localhost:80"),
-        ({"tunnel_port_labels": False, "tunnel_guest_names": ""}, "8080:localhost:80"),
-        ({"tunnel_port_labels": False, "tunnel_shared_account": False}, "8080:localhost:80"),
-    ],
-)
-def test_a_run_ends_with_a_forward_that_ssh_understands(run, tmp_path, given, forward):
-    told_to_roles(run, tmp_path, {"tunnel_domain": "proxme.example", **given}, f"__tunnel_forward_shown == '{forward}'")
-
-
-def test_what_a_playbook_sets_is_known_to_the_next_one_of_the_same_command():
-    def facts(value: object) -> Iterator[str]:
-        if isinstance(value, dict):
-            yield from value.get("ansible.builtin.set_fact") or {}
-        for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-            yield from facts(below)
-
-    files = [*(ROOT / "roles").glob("*/tasks/*.yml"), *(ROOT / "playbooks").glob("*.yml")]
-    public = {name for file in files for name in facts(yaml.safe_load(file.read_text())) if not name.startswith("__")}
-    refusal = next(
-        task for task in load(ROOT / "playbooks/check_inventory.yml") if "__tunnel_facts" in task.get("vars", {})
-    )
-    assert public == set(refusal["vars"]["__tunnel_facts"])
+# --- the example -----------------------------------------------------------------------------------------------------
 
 
 def test_the_example_inventory_works_as_it_is_and_knows_only_variables_of_the_spec(run, tmp_path):
@@ -307,9 +340,9 @@ def test_the_example_inventory_works_as_it_is_and_knows_only_variables_of_the_sp
     assert hosts, "inventory.example names no host, or its format isn't recognised"
     active = {name for variables in hosts.values() for name in variables}
     offered = set(re.findall(r"^[#\s]*(\w+)\s*[=:]", (ROOT / "inventory.example").read_text(), re.MULTILINE))
-    known = set(operator_spec()) | {name for role in ROLES for name in spec(role)}
-    ours = {name for name in active | offered if name.startswith(("tunnel_", *(f"{role}_" for role in ROLES)))}
+    known = set(OPTIONS) | {name for part in PARTS for entry in specs(part).values() for name in entry}
+    ours = {name for name in active | offered if name.startswith((PREFIX, *(f"{part}_" for part in PARTS)))}
     assert ours, "inventory.example shows none of the operator's variables"
     assert ours <= known
-    required = {name for name, option in operator_spec().items() if option.get("required")}
+    required = {name for name, option in OPTIONS.items() if option.get("required")}
     assert required <= active

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import datetime
 from typing import Any
 
 import pytest
+from ansible_collections.proxme.tunnel.plugins.module_utils.accounts import Compiler
 from programs import Program
-from render import ROLES, evaluate, in_every_case, render, written
-from test_accounts_script import KEY, ssh_key
+from render import in_every_case, render, settings, written
+from test_accounts_module import KEY, ssh_key
 
 ROLE = "sshd_tunnel"
 DOMAIN = "proxme.example.com"
@@ -22,22 +21,22 @@ EVE = {"name": "eve", "keys": [KEY]}
 
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
-    "no port labels": {"sshd_tunnel_shared_account_port_labels": False},
-    "no guest names": {"sshd_tunnel_guest_names": ""},
-    "neither": {"sshd_tunnel_shared_account_port_labels": False, "sshd_tunnel_guest_names": ""},
-    "shared with keys": {"sshd_tunnel_shared_account_keys": [KEY]},
-    "shared by another name": {"sshd_tunnel_shared_account_name": "everybody", "sshd_tunnel_guest_names": "free-*"},
-    "nobody": {"sshd_tunnel_shared_account": False},
-    "accounts": {"sshd_tunnel_accounts": [ALICE, BOB, EVE], "sshd_tunnel_tcp_ports": "30000-30009"},
-    "accounts alone": {"sshd_tunnel_accounts": [ALICE], "sshd_tunnel_shared_account": False},
-    "user CA": {"sshd_tunnel_accounts": [ALICE | {"keys": []}], "sshd_tunnel_user_ca": [AUTHORITY]},
-    "little memory": {"sshd_tunnel_memory": "64m"},
+    "no port labels": {"tunnel_port_labels": False},
+    "no guest names": {"tunnel_guest_names": ""},
+    "neither": {"tunnel_port_labels": False, "tunnel_guest_names": ""},
+    "shared with keys": {"tunnel_shared_account_keys": [KEY]},
+    "shared by another name": {"tunnel_shared_account_name": "everybody", "tunnel_guest_names": "free-*"},
+    "nobody": {"tunnel_shared_account": False},
+    "accounts": {"tunnel_accounts": [ALICE, BOB, EVE], "tunnel_tcp_ports": "30000-30009"},
+    "accounts alone": {"tunnel_accounts": [ALICE], "tunnel_shared_account": False},
+    "user CA": {"tunnel_accounts": [ALICE | {"keys": []}], "tunnel_user_ca": [AUTHORITY]},
+    "little memory": {"tunnel_sshd_memory": "64m"},
     "everything": {
-        "sshd_tunnel_accounts": [ALICE | {"expires": "2999-01-01", "principals": ["staff"]}, BOB, EVE],
-        "sshd_tunnel_tcp_ports": "30000-30009",
-        "sshd_tunnel_user_ca": [AUTHORITY],
-        "sshd_tunnel_shared_account_keys": [KEY],
-        "sshd_tunnel_memory": "4g",
+        "tunnel_accounts": [ALICE | {"expires": "2999-01-01", "principals": ["staff"]}, BOB, EVE],
+        "tunnel_tcp_ports": "30000-30009",
+        "tunnel_user_ca": [AUTHORITY],
+        "tunnel_shared_account_keys": [KEY],
+        "tunnel_sshd_memory": "4g",
     },
 }
 ACCOUNT_FILES = ("keys", "principals", "banners", "shadow", "passwd")
@@ -61,12 +60,9 @@ each_case = in_every_case("told", CASES)
 
 
 def compiled(**variables: Any) -> dict[str, Any]:
-    """What the role's own task has accounts.py make of the variables."""
-    task = next(task for task in written(ROLE, "tasks/compile_accounts.yml") if "vars" in task)
-    given = evaluate(ROLE, task["vars"]["__sshd_tunnel_given"], __sshd_tunnel_remembered={}, **variables)
-    command = [sys.executable, str(ROLES / ROLE / "files/accounts.py")]
-    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, check=True)
-    result = json.loads(done.stdout)
+    """What the action `accounts` makes of the operator's variables on a host that remembers nothing."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    result = Compiler(settings(**variables), {}, today).run()
     assert result["problems"] == []
     return result
 
@@ -77,9 +73,9 @@ class Sshd:
     def __init__(self, program: Program, case: str) -> None:
         """Render the case."""
         self.program = program
-        variables = {"sshd_tunnel_domain": DOMAIN, **CASES[case]}
+        variables = {"tunnel_domain": DOMAIN, **CASES[case]}
         self.accounts = compiled(**variables)
-        variables["__sshd_tunnel_compiled"] = self.accounts
+        variables["tunnel_accounts_compiled"] = self.accounts
         self.files = {name: render(ROLE, f"{name}.j2", **variables) for name in ("sshd_config", "user_ca")}
         self.files |= {f"accounts/{name}": render(ROLE, f"{name}.j2", **variables) for name in ACCOUNT_FILES}
         self.files["revoked"] = ""
@@ -140,15 +136,15 @@ def test_whoever_has_an_account_gets_in_and_nobody_else(server, case):
         else:
             assert server.says(user, "denyusers") == ["*"]
         assert server.says(user, "permitrootlogin") == ["no"]
-    assert (server.shared is None) == (CASES[case].get("sshd_tunnel_shared_account") is False)
-    given = CASES[case].get("sshd_tunnel_accounts", [])
+    assert (server.shared is None) == (CASES[case].get("tunnel_shared_account") is False)
+    given = CASES[case].get("tunnel_accounts", [])
     assert server.own == [account["name"] for account in given]
 
 
 @each_case
 def test_an_empty_password_opens_the_shared_account_alone_and_only_while_it_has_no_keys(server, case):
     for user in server.answers:
-        empty = user == server.shared and "sshd_tunnel_shared_account_keys" not in CASES[case]
+        empty = user == server.shared and "tunnel_shared_account_keys" not in CASES[case]
         assert server.says(user, "permitemptypasswords") == ["yes" if empty else "no"], user
         assert server.says(user, "passwordauthentication") == ["yes" if empty else "no"], user
         assert server.says(user, "kbdinteractiveauthentication") == ["no"]
@@ -202,7 +198,7 @@ def test_keys_come_from_the_roles_files_alone(server, case):
     assert server.says(user, "authorizedkeyscommand") == f'/usr/bin/sed -n "s/^%u //p" {known}/keys'.split()
     assert server.says(user, "authorizedkeyscommanduser") == ["nobody"]
     assert server.says(user, "revokedkeys") == ["/etc/proxme-tunnel/revoked"]
-    signed = "sshd_tunnel_user_ca" in CASES[case]
+    signed = "tunnel_user_ca" in CASES[case]
     assert server.says(user, "trustedusercakeys") == (["/etc/proxme-tunnel/user_ca"] if signed else ["none"])
     # Without it a certificate for any user's name would do.
     command = f'/usr/bin/sed -n "s/^%u //p" {known}/principals'.split()
@@ -256,7 +252,7 @@ def test_the_system_knows_each_account_once_and_only_the_shared_one_without_a_pa
     assert len({line[2] for line in passwd}) == len(passwd)
     assert all(int(line[2]) >= 20000 and line[3] == "65534" for line in passwd)
     empty = [line[0] for line in shadow if line[1] == ""]
-    assert empty == ([server.shared] if server.shared and "sshd_tunnel_shared_account_keys" not in CASES[case] else [])
+    assert empty == ([server.shared] if server.shared and "tunnel_shared_account_keys" not in CASES[case] else [])
     assert [line[7] for line in shadow] == [
         "375835" if (case, name) == ("everything", "alice") else "" for name in names
     ]

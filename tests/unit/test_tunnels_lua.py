@@ -133,15 +133,15 @@ def test_a_reserved_label_leads_nowhere(nginx, label):
 
 
 @pytest.mark.parametrize("label", ["guest-phish", "guest-phish--local", "8666", "8666--local"])
-def test_a_barred_label_leads_nowhere(nginx, label):
+def test_a_blocked_label_leads_nowhere(nginx, label):
     nginx.listen("guest-phish:80", "8666")
-    assert nginx.worker.tunnels.is_barred(label)
+    assert nginx.worker.tunnels.is_blocked(label)
     assert nginx.find(label) is False
 
 
 @pytest.mark.parametrize("label", ["guest-x", "guest-phish2", "guest-phis", "8665", "guest-phish--local--local"])
-def test_no_other_label_is_barred(nginx, label):
-    assert not nginx.worker.tunnels.is_barred(label)
+def test_no_other_label_is_blocked(nginx, label):
+    assert not nginx.worker.tunnels.is_blocked(label)
 
 
 def test_a_name_of_another_port_is_no_tunnel(nginx):

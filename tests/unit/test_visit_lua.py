@@ -35,7 +35,7 @@ def test_a_visitor_of_a_live_name_is_led_to_its_tunnel(nginx, host, label, schem
     assert (visited.var("label"), visited.var("tunnel_scheme")) == (label, scheme)
     assert visited.var("tunnel_source").startswith("127." if label == "8080" else "[fd74:0:")
     # Nothing is mended without --local.
-    assert visited.var("told_host") == host
+    assert visited.var("visited_host") == host
     assert visited.sent("Origin") == [f"https://{host}"]
     assert visited.sent("Referer") == [f"https://{host}/"]
 
@@ -53,14 +53,14 @@ def test_a_visitor_of_a_live_name_is_led_to_its_tunnel(nginx, host, label, schem
         ("phish.example.org", 410),
     ],
 )
-def test_nobodys_host_ends_with_404_and_a_barred_one_with_410(nginx, host, status, proto):
+def test_nobodys_host_ends_with_404_and_a_blocked_one_with_410(nginx, host, status, proto):
     """Also over plain http, where no certificate exists: there is nothing to redirect to."""
     visited = nginx.route(host, proto=proto)
     assert (visited.exit, visited.exec, visited.headers("location")) == (status, None, [])
     assert (visited.var("tunnel_scheme"), visited.var("tunnel_source"), visited.request.ctx.tunnel) == ("", "", None)
 
 
-def test_a_barred_name_is_barred_whether_or_not_somebody_holds_it(nginx):
+def test_a_blocked_name_is_blocked_whether_or_not_somebody_holds_it(nginx):
     nginx.end("guest-phish:80")
     assert nginx.route(f"guest-phish.{DOMAIN}").exit == 410
 
@@ -119,7 +119,7 @@ def foreign_origins(own: str, told: str) -> list[str]:
 def test_the_service_is_told_that_it_is_localhost_and_nothing_else(nginx, own, told):
     headers = {"X-Forwarded-Host": own, "X-Forwarded-For": "192.0.2.7", "X-Real-IP": "192.0.2.7", "Accept": "*/*"}
     visited = nginx.route(own, headers=headers)
-    assert visited.var("told_host") == told
+    assert visited.var("visited_host") == told
     assert visited.sent("X-Forwarded-Host") == visited.sent("X-Forwarded-Proto") == []
     assert visited.sent("X-Forwarded-For") == visited.sent("X-Real-IP") == ["192.0.2.7"]
     assert visited.sent("Accept") == ["*/*"]
@@ -191,7 +191,7 @@ def test_a_hundred_other_headers_hide_no_origin(nginx, own, told):
 def test_a_custom_domain_may_lead_to_a_localhost(nginx):
     own = "8080.example.org"
     visited = nginx.route(own, headers={"Origin": f"https://{own}"})
-    assert (visited.var("told_host"), visited.sent("Origin")) == ("localhost:8080", ["http://localhost:8080"])
+    assert (visited.var("visited_host"), visited.sent("Origin")) == ("localhost:8080", ["http://localhost:8080"])
 
 
 # Dialling.

@@ -86,7 +86,7 @@ def test_without_a_bound_there_is_none(bound: Callable[..., Run], crowd: list[Vi
     assert answer.total < 20 * 8 / NAME
 
 
-def test_a_bound_that_can_not_be_is_refused(operator: Operator, host: Host) -> None:
+def test_a_bound_that_cannot_be_is_refused(operator: Operator, host: Host) -> None:
     before = host.started()
     run = operator.run(variables={"tunnel_bandwidth_per_name": 100_000})
     assert run.code != 0

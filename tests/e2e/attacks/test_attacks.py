@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 from world import INSIDE, Client, Host, RawService, Scenario, Tunnel, Visitor, Web, World, until
 
-SSHD, NGINX, NAMES, POD = (f"proxme-tunnel-{name}" for name in ("sshd", "nginx", "names", "pod"))
+SSHD, NGINX, NAMES, POD = (f"proxme-tunnel-{name}" for name in ("sshd", "nginx", "resolver", "network"))
 
 
 @pytest.fixture(scope="module")
@@ -247,15 +247,15 @@ def test_those_whose_address_docker_hides_meet_a_limit_together(
     host: Host, scenario: Scenario, web: Web, visitor: Visitor, another_client: Callable[..., Client]
 ) -> None:
     """What comes by Docker's proxy is counted as well. The file has 200; the test waits for 5."""
-    file = "/etc/proxme-tunnel/tunnel_pod/filter/filter.nft"
+    file = "/etc/proxme-tunnel/tunnel_network/filter/filter.nft"
     text = host.read(file)
-    image = host.docker("inspect", "--format={{.Config.Image}}", "proxme-tunnel-pod").expect().stdout.strip()
+    image = host.docker("inspect", "--format={{.Config.Image}}", "proxme-tunnel-network").expect().stdout.strip()
 
     def apply(filtered: str) -> None:
         host.write(file, filtered)
-        options = ("--rm", "--network=container:proxme-tunnel-pod", "--cap-drop=ALL", "--cap-add=NET_ADMIN")
-        mount = "--volume=/etc/proxme-tunnel/tunnel_pod/filter:/etc/proxme-tunnel:ro"
-        host.docker("run", *options, mount, image, "apply-filter").expect()
+        options = ("--rm", "--network=container:proxme-tunnel-network", "--cap-drop=ALL", "--cap-add=NET_ADMIN")
+        mount = "--volume=/etc/proxme-tunnel/tunnel_network/filter:/etc/proxme-tunnel:ro"
+        host.docker("run", *options, mount, image, "apply").expect()
 
     assert text.count("ct count over 200 ") == 1
     try:
@@ -408,7 +408,7 @@ NO_ANSWERS = ["100", "101", "102", "103", "199", "000", "099", "+99", "200x", "2
 
 @pytest.mark.parametrize("status", NO_ANSWERS)
 def test_an_answer_without_an_end_is_refused(host: Host, raw_tunnel: RawService, domain: str, status: str) -> None:
-    """Bytes that a tunnel sends after such an answer never get to the front end. Cure: visit.understand()."""
+    """Bytes that a tunnel sends after such an answer never get to the front end. Cure: visit.refuse_unclear()."""
     raw_tunnel.answers(
         "endless", f"HTTP/1.1 {status} Early\r\nContent-Length: 100000\r\n\r\n".encode() + EVIL, EVIL * 20
     )
@@ -423,7 +423,7 @@ def test_a_tunnel_never_answers_the_visitors_of_another(
 ) -> None:
     """Answers that hide further answers, while visitors come to another tunnel all the time.
 
-    Caddy uses its connections to nginx for all tunnels. Cure: visit.understand().
+    Caddy uses its connections to nginx for all tunnels. Cure: visit.refuse_unclear().
     """
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%s\r\n2\r\nok\r\n0\r\n\r\n"
@@ -530,7 +530,9 @@ def test_nothing_outside_can_be_reached_from_the_tunnels_namespace(
 ) -> None:
     """Not the host, not its other containers, not the network it is in. Cure: the filter's chain `out`."""
     network = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
-    caddy, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-front").expect().stdout.split()
+    caddy, gateway = (
+        host.docker("inspect", f"--format={network}", "proxme-tunnel-caddy-network").expect().stdout.split()
+    )
     _, bridge = host.docker("inspect", f"--format={network}", POD).expect().stdout.split()
     targets = [
         *(f"tcp:{address}:9000" for address in (bridge, gateway, scenario.host_address)),
@@ -549,13 +551,13 @@ def test_nothing_outside_can_be_reached_from_the_tunnels_namespace(
 def test_caddy_reaches_nothing_but_the_authority_and_resolvers(host: Host, scenario: Scenario) -> None:
     """Not the host, not its other containers, not its neighbours. Cure: the chain `out` of the front end's filter."""
     network = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.Gateway}}{{end}}"
-    _, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-front").expect().stdout.split()
-    pod, bridge = host.docker("inspect", f"--format={network}", POD).expect().stdout.split()
+    _, gateway = host.docker("inspect", f"--format={network}", "proxme-tunnel-caddy-network").expect().stdout.split()
+    network_address, bridge = host.docker("inspect", f"--format={network}", POD).expect().stdout.split()
     allowed = [f"tcp:{scenario.ca_address}:14000", f"udp:{scenario.ca_address}:53"]
     refused = [
         *(f"tcp:{address}:9000" for address in (bridge, gateway, scenario.host_address)),
         *(f"tcp:{address}:2222" for address in (gateway, scenario.host_address)),
-        *(f"ping:{address}" for address in (gateway, pod, scenario.ca_address)),
+        *(f"ping:{address}" for address in (gateway, network_address, scenario.ca_address)),
     ]
     script = (INSIDE / "reach.py").read_text()
     with listening(host, 9000):
@@ -570,14 +572,16 @@ def test_caddy_reaches_nothing_but_the_authority_and_resolvers(host: Host, scena
 def test_nobody_can_knock_at_the_namespace_but_at_sshd(host: Host) -> None:
     """From the host, the neighbour that is nearest. Cure: the filter's chain `in`."""
     network = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    pod = host.docker("inspect", f"--format={network}", POD).expect().stdout.strip()
+    address = host.docker("inspect", f"--format={network}", POD).expect().stdout.strip()
     with_listener = (
         "import socket, time; s = socket.create_server(('0.0.0.0', 9001)); print('up', flush=True); time.sleep(20)"
     )
     host.spawn("nsenter", f"--net=/proc/{host.main_process(POD)}/ns/net", "python3", "-c", with_listener)
     try:
         until("it listens", lambda: ":9001 " in host.in_namespace(POD, "ss", "-Hltn").stdout)
-        seen = host.python("reach.py", f"tcp:{pod}:2222", f"tcp:{pod}:9001", f"udp:{pod}:53").expect().stdout
+        seen = (
+            host.python("reach.py", f"tcp:{address}:2222", f"tcp:{address}:9001", f"udp:{address}:53").expect().stdout
+        )
         assert [line.split(" ")[1] == "yes" for line in seen.splitlines()] == [True, False, False]
     finally:
         host.shell("pkill -f create_server")
@@ -633,7 +637,7 @@ def test_no_request_is_smuggled(host: Host, raw_tunnel: RawService, visitor: Vis
 def test_a_tunnel_on_the_listeners_own_port_does_not_keep_it_out(
     client: Client, another_client: Callable[..., Client], host: Host, web: Web, visitor: Visitor, domain: str
 ) -> None:
-    """The listener is opened anew (SIGHUP) while tunnels hold ports 2222 and 53. Cure: it listens on eth0 alone."""
+    """The listener is opened again (SIGHUP) while tunnels hold ports 2222 and 53. Cure: it listens on eth0 alone."""
     with client.tunnel("2222", "53", to=web) as tunnel:
         listener = host.inside(SSHD, "pgrep", "-f", "^sshd: /usr/sbin/sshd").expect().stdout
         host.reload(SSHD)
@@ -648,7 +652,7 @@ def test_a_tunnel_on_the_listeners_own_port_does_not_keep_it_out(
 def test_a_tunnel_that_grabs_the_listeners_port_at_its_start_does_not_keep_it_out(
     client: Client, another_client: Callable[..., Client], host: Host, web: Web, visitor: Visitor, domain: str
 ) -> None:
-    """The container of sshd starts anew, and a client asks for 2222 as fast as it can. Cure: as above."""
+    """The container of sshd starts again, and a client asks for 2222 as fast as it can. Cure: as above."""
     ssh = " ".join(["ssh", "-NR", f"2222:{web}", "-R", f"53:{web}", "-oExitOnForwardFailure=yes", *client.options()])
     client.spawn("sh", "-c", f"while true; do {ssh} -oBatchMode=yes tunnel@{client.host}; done >/run/grab 2>&1")
     try:

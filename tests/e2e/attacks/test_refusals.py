@@ -15,7 +15,7 @@ GUEST = "guest-bystander"
 
 
 def address(name: str) -> str:
-    """The IPv6 address that a name hashes to (roles/tunnel_pod/files/names.lua)."""
+    """The IPv6 address that a name hashes to (roles/tunnel_network/files/names.lua)."""
     digits = "fd74" + hashlib.sha256(name.encode()).hexdigest()[:28]
     return ":".join(digits[start : start + 4] for start in range(0, 32, 4))
 

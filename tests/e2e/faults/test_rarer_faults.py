@@ -35,7 +35,7 @@ def test_a_part_has_no_memory_left(part: str, host: Host, watch: Watch) -> None:
     assert watch.healed < 10
 
 
-def test_docker_is_installed_anew(host: Host, watch: Watch) -> None:
+def test_docker_is_installed_again(host: Host, watch: Watch) -> None:
     order = "apt-get install --reinstall -y docker.io"
     with watch.of(order):
         host.shell(order, timeout=300).expect()
@@ -77,11 +77,11 @@ def test_a_part_is_paused(part: str, host: Host, watch: Watch) -> None:
 def test_the_resolver_is_gone(host: Host, client: Client, web: Web, watch: Watch) -> None:
     """Open tunnels do not need it; new names have to wait."""
     with watch.of("names stopped for 10 s"):
-        host.docker("stop", "proxme-tunnel-names").expect()
+        host.docker("stop", "proxme-tunnel-resolver").expect()
         try:
             assert client.tunnel("guest-new:80", to=web, wait=False).wait_ended(within=20) != 0
         finally:
-            host.docker("start", "proxme-tunnel-names").expect()
+            host.docker("start", "proxme-tunnel-resolver").expect()
     assert (watch.failed, watch.reconnected) == (0, 0), watch.bad
     until("a new name is there", lambda: client.tunnel("guest-new:80", to=web), within=10)
 
@@ -103,7 +103,7 @@ def test_the_disk_is_full(host: Host, client: Client, web: Web, visitor: Visitor
         return any("obtaining new certificate" in line and name in line for line in log.splitlines())
 
     with small_data(host):
-        # It writes a list of certificates anew when it starts, and goes on without.
+        # It writes a list of certificates again when it starts, and goes on without.
         host.shell(f"head -c 100m /dev/zero >>{DATA}/filler; df {DATA} | grep 100%").expect()
         with watch.of("kill -9 of nginx while the disk is full"):
             host.kill("proxme-tunnel-nginx")

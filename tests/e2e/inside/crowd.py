@@ -3,7 +3,7 @@
 """Many visitors at once, who ask and then don't read: crowd.py COUNT REPORT URL CA-FILE, or COUNT REPORT HOST:PORT.
 
 With a URL each asks for it over a TLS connection of its own and reads no more than the start of the status line. With
-HOST:PORT each connects and is silent. REPORT is a file of JSON, written anew all the time: the number of connections
+HOST:PORT each connects and is silent. REPORT is a file of JSON, written again all the time: the number of connections
 for each of the first words that came ("HTTP/1.1 429", "SSH-2.0"), "" for open ones where nothing came, and "closed".
 """
 

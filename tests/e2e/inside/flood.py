@@ -3,7 +3,7 @@
 """Many who connect and then take their time: flood.py KIND COUNT REPORT HOST [ADDRESS...].
 
 Keeps COUNT connections to HOST open, from the given addresses in turn; whoever was closed comes again after a second.
-REPORT is a file of JSON, written anew all the time: {"open": now, "opened": so far, "closed": by the host so far,
+REPORT is a file of JSON, written again all the time: {"open": now, "opened": so far, "closed": by the host so far,
 "refused": before or while they connected, "429": answered so}. KIND is what they do, a byte every second or two where
 they say anything:
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from world import Host, Meter, Visitor, until
 
-PARTS = [f"proxme-tunnel-{part}" for part in ("names", "sshd", "nginx", "caddy")]
-HOLDERS = ["proxme-tunnel-pod", "proxme-tunnel-front"]
+PARTS = [f"proxme-tunnel-{part}" for part in ("resolver", "sshd", "nginx", "caddy")]
+HOLDERS = ["proxme-tunnel-network", "proxme-tunnel-caddy-network"]
 MIB = 2**20
 ROWS: list[str] = []
 NOTES: list[str] = []

@@ -93,7 +93,7 @@ ANSWERS: dict[str, tuple[str, list[bytes], bytes, set[str]]] = {
 def test_a_service_that_answers_badly_harms_its_own_visitors_alone(
     kind: str, world: World, bystander: Bystander, raw: RawService, visitor: Visitor, domain: str
 ) -> None:
-    """Cure: proxy_buffer_size, nginx_subdomains_answer_timeout, and the limits that ssh sets to a forward."""
+    """Cure: proxy_buffer_size, tunnel_answer_timeout, and the limits that ssh sets to a forward."""
     said, start, endless, expected = ANSWERS[kind]
     raw.answers(kind, *start, endless=endless)
     url = f"https://guest-raw.{domain}/{kind}"

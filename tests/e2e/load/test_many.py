@@ -75,7 +75,7 @@ def test_a_thousand_idle_tunnels_stay_up(
     host: Host, request: pytest.FixtureRequest, visitor: Visitor, domain: str
 ) -> None:
     """None has to connect again, each takes 2 MiB at the most, and those that are tried answer."""
-    # An operator would set sshd_tunnel_memory.
+    # An operator would set tunnel_sshd_memory.
     host.docker("update", "--memory=3g", "--memory-swap=3g", SSHD).expect()
     before, began = host.anonymous_memory(SSHD), time.monotonic()
     held_before = names(host)

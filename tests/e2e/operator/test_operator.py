@@ -16,7 +16,7 @@ import pytest
 from playbook import ROOT, Operator, Run
 from world import Client, Container, Host, Scenario, Visitor, Web, World, run
 
-CONTAINERS = ("pod", "names", "sshd", "nginx", "front", "caddy")
+CONTAINERS = ("network", "resolver", "sshd", "nginx", "caddy-network", "caddy")
 
 
 def identities(host: Host) -> dict[str, str]:
@@ -52,17 +52,28 @@ def preview(operator: Operator, installed: pathlib.Path) -> Run:
         "proxme.tunnel.site",
         "--check",
         "--diff",
-        variables={"nginx_subdomains_body_limit": "7m"},
+        variables={"tunnel_body_limit": "7m"},
         folder=installed,
         environment={"ANSIBLE_COLLECTIONS_PATH": str(installed), "ANSIBLE_PIPELINING": "true"},
     ).expect()
 
 
 def test_check_says_what_would_change_and_changes_nothing(preview: Run, host: Host) -> None:
-    role = "proxme.tunnel.nginx_subdomains"
-    assert preview.changed == [f"{role} : Write the configuration"]
+    assert preview.changed == ["/etc/proxme-tunnel/nginx_subdomains/nginx.conf"]
     assert "+      client_max_body_size 7m;" in preview.output
     assert "client_max_body_size 7m;" not in host.read("/etc/proxme-tunnel/nginx_subdomains/nginx.conf")
+
+
+@pytest.mark.parametrize(
+    ("tag", "changed"),
+    [
+        ("nginx", ["/etc/proxme-tunnel/nginx_subdomains/nginx.conf"]),
+        ("caddy", ["/etc/proxme-tunnel/caddy_frontend/Caddyfile"]),
+    ],
+)
+def test_a_tag_is_one_part_and_all_that_it_needs_to_know(tag: str, changed: list[str], operator: Operator) -> None:
+    variables = {"tunnel_body_limit": "7m", "tunnel_hsts": 60, "tunnel_log_days": 15}
+    assert operator.run(ROOT / "site.yml", "--check", "--tags", tag, variables=variables).expect().changed == changed
 
 
 def test_a_run_shows_the_fingerprints_of_the_host_keys(preview: Run, host: Host) -> None:
@@ -76,7 +87,7 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
 ) -> None:
     variables = {
         "tunnel_acme_email": "other@proxme.test",
-        "tunnel_connections_per_address": 21,
+        "tunnel_ssh_connections_per_address": 21,
         "tunnel_guest_names": "visitor-*",
         "tunnel_reserved_labels": ["www", "mail"],
     }
@@ -87,30 +98,34 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
         before = identities(host)
         run = operator.run(variables=changed).expect()
         assert run.changed == [
-            "tunnel_pod : Write the packet filter",
-            "docker_engine : Change the holder's namespace by apply-filter",
-            "tunnel_pod : Write the resolver's configuration",
-            "tunnel_pod : Run the resolver",
+            "/etc/proxme-tunnel/tunnel_network/filter/filter.nft",
+            "/etc/proxme-tunnel/tunnel_network/names/dnsdist.conf",
+            "tunnel_network : Run the holder of the network namespace: reloaded",
+            "tunnel_network : Run the resolver: stopped",
+            "tunnel_network : Run the resolver: removed",
+            "tunnel_network : Run the resolver: created",
+            "tunnel_network : Run the resolver: started",
             *remembered,
-            "sshd_tunnel : Write the accounts",
-            "sshd_tunnel : Write the configuration",
-            "sshd_tunnel : Reload sshd",
-            "nginx_subdomains : Write the settings for the Lua",
-            "nginx_subdomains : Reload nginx",
-            "caddy_frontend : Write the landing page, and the one for as long as there is no certificate",
-            "caddy_frontend : Write the configuration",
-            "caddy_frontend : Reload Caddy",
+            "/etc/proxme-tunnel/sshd_tunnel/accounts/banners",
+            "/etc/proxme-tunnel/sshd_tunnel/sshd_config",
+            "sshd_tunnel : Run sshd: reloaded",
+            "/etc/proxme-tunnel/nginx_subdomains/settings.lua",
+            "nginx_subdomains : Run nginx: reloaded",
+            "/etc/proxme-tunnel/caddy_frontend/landing/index.html",
+            "/etc/proxme-tunnel/caddy_frontend/landing/without-certificate.html",
+            "/etc/proxme-tunnel/caddy_frontend/Caddyfile",
+            "caddy_frontend : Run Caddy: reloaded",
         ]
         # What was told to read its configuration again is still started again when it ends.
         assert [name for name in CONTAINERS if host.stays_stopped(f"proxme-tunnel-{name}")] == []
         after = identities(host)
-        # dnsdist can not read its configuration again and is replaced; the tunnels do not notice.
-        assert {name for name in CONTAINERS if after[name] != before[name]} == {"names"}
+        # dnsdist cannot read its configuration again and is replaced; the tunnels do not notice.
+        assert {name for name in CONTAINERS if after[name] != before[name]} == {"resolver"}
         assert tunnel.running
         assert visitor.get(f"https://8081.{domain}/").status == 200
 
     try:
-        expect_run(variables, "sshd_tunnel : Remember what the accounts had and will have")
+        expect_run(variables, "/var/lib/proxme-tunnel/sshd_tunnel/accounts.json")
     finally:
         # Also after a failure: all later tests are of the scenario's own variables.
         expect_run({})
@@ -122,10 +137,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "wildcard domain": ({"tunnel_domain": "*.proxme.test"}, "Write a bare domain in lower case"),
     "misspelt variable": ({"tunnel_domian": "proxme.test"}, "sets tunnel_domian, which nothing reads"),
     "misspelt variable of a role": ({"sshd_tunnel_memry": "2g"}, "sets sshd_tunnel_memry, which nothing reads"),
-    "role's variable that has a tunnel_ name": ({"sshd_tunnel_port": 2200}, "which would have no effect"),
+    "role's variable of before": ({"sshd_tunnel_port": 2200}, "sets sshd_tunnel_port"),
     "misspelt nested option": ({"tunnel_docker_options": {"registry-mirror": []}}, "registry-mirrors"),
     "port out of range": ({"tunnel_ssh_port": 70000}, "Write a port from 1 to 65535"),
-    "text for a list": ({"tunnel_barred_names": "phish"}, "tunnel_barred_names is text, where a list belongs"),
+    "text for a list": ({"tunnel_blocked_names": "phish"}, "tunnel_blocked_names is text, where a list belongs"),
     "port that is no number": ({"tunnel_ssh_port": "ssh"}, "tunnel_ssh_port"),
     "one port for two things": ({"tunnel_ssh_port": 443}, "also a port for visitors"),
     "every name for guests": ({"tunnel_guest_names": "*"}, "Write a prefix, a hyphen and an asterisk"),
@@ -137,8 +152,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "directory without https": ({"tunnel_acme_directory": "http://pebble/dir"}, "Write the https address"),
     "no e-mail address": ({"tunnel_acme_email": "ops"}, "Write an e-mail address"),
     "CA root that is not there": ({"tunnel_acme_ca_root": "/nowhere/root.pem"}, "is no file on the control node"),
-    "memory without unit": ({"sshd_tunnel_memory": "1000000"}, "Write a number and m or g"),
-    "too little memory": ({"docker_engine_minimum_memory": 99999999}, "Use a larger server"),
+    "memory without unit": ({"tunnel_sshd_memory": "1000000"}, "Write a number and m or g"),
+    "too little memory": ({"tunnel_minimum_memory": 99999999}, "Use a larger server"),
 }
 
 
@@ -167,6 +182,16 @@ def test_a_missing_domain_is_refused(refusals: Run) -> None:
 
 def test_bad_input_is_refused_before_anything_changes(refusals: Run) -> None:
     assert refusals.changed == []
+
+
+def test_what_one_playbook_registers_another_of_the_same_command_does_not_take_for_the_operators(
+    operator: Operator,
+) -> None:
+    """Each looks at the inventory and at the host by itself."""
+    playbooks = [ROOT / "playbooks" / f"{name}.yml" for name in ("accounts", "connections", "block", "accounts")]
+    run = operator.run(playbooks).expect()
+    assert run.changed == []
+    assert run.output.count("TASK [proxme.tunnel.tunnel : Check the accounts]") == 3
 
 
 @pytest.mark.parametrize("listener", ["a program", "a container"])
@@ -204,8 +229,8 @@ def test_a_range_that_grows_over_a_port_in_use_is_refused(operator: Operator, ho
     assert "python3" in run.message
 
 
-def test_a_change_of_ports_that_waits_keeps_nobody_from_being_barred(operator: Operator) -> None:
-    run = operator.run(ROOT / "playbooks/bar.yml", variables={"tunnel_tcp_ports": "30000-30019"}).expect()
+def test_a_change_of_ports_that_waits_keeps_nobody_from_being_blocked(operator: Operator) -> None:
+    run = operator.run(ROOT / "playbooks/block.yml", variables={"tunnel_tcp_ports": "30000-30019"}).expect()
     assert run.changed == []
 
 
@@ -274,7 +299,7 @@ def test_an_unknown_distribution_is_refused(operator: Operator, bare: tuple[Clie
 
 def test_a_disk_too_small_is_refused(operator: Operator, bare: tuple[Client, pathlib.Path]) -> None:
     _, inventory = bare
-    run = operator.run(inventory=inventory, variables={"docker_engine_minimum_disk": 10**9})
+    run = operator.run(inventory=inventory, variables={"tunnel_minimum_disk": 10**9})
     assert run.code != 0
     assert run.changed == []
     assert "MiB free; the images need 1000000000 MiB" in run.message
@@ -285,8 +310,8 @@ def engine_alone(folder: pathlib.Path) -> pathlib.Path:
     play = {
         "hosts": "tunnel",
         "become": True,
-        "vars_files": [str(ROOT / "playbooks/role_variables.yml")],
-        "roles": ["docker_engine"],
+        "gather_facts": False,
+        "roles": ["proxme.tunnel.docker_engine"],
     }
     playbook = folder / "engine.yml"
     playbook.write_text(json.dumps([play]))
@@ -303,7 +328,6 @@ def test_an_engine_of_dockers_own_packages_that_is_down_is_not_replaced(
     machine.write("/run/docker-ce", f"{package}Description: x\n\n")
     machine.shell("cat /run/docker-ce >>/var/lib/dpkg/status").expect()
     preview = operator.run(engine_alone(tmp_path), "--check", "--diff", inventory=inventory).expect()
-    assert re.search(r"\bpython3-requests\b", preview.output)
     assert not re.search(r"\bdocker[.]io\b", preview.output)
 
 

@@ -79,7 +79,7 @@ def test_a_missing_passphrase_is_refused(before: dict, operator: Operator) -> No
 
 
 @pytest.mark.parametrize("damage", ["wrong passphrase", "flipped byte", "cut off", "foreign domain", "no file"])
-def test_what_can_not_be_restored_is_refused(
+def test_what_cannot_be_restored_is_refused(
     damage: str, before: dict, operator: Operator, scenario: Scenario, tmp_path: pathlib.Path
 ) -> None:
     """With a sentence, and before anything changes; a host with other keys as well (below)."""
@@ -88,7 +88,7 @@ def test_what_can_not_be_restored_is_refused(
     data = archive.read_bytes()
     middle = len(data) // 2
     variables = {"tunnel_backup_file": str(bad)}
-    said = "can not be decrypted"
+    said = "cannot be decrypted"
     if damage == "wrong passphrase":
         variables["tunnel_backup_passphrase"] = "another passphrase"
     elif damage == "flipped byte":
@@ -100,7 +100,7 @@ def test_what_can_not_be_restored_is_refused(
     bad.write_bytes(data)
     if damage == "no file":
         bad.unlink()
-        said = "can not be read (No such file or directory)"
+        said = "cannot be read (No such file or directory)"
     refused(operator.run(RESTORE, variables=variables), said)
 
 

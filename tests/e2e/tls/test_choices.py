@@ -92,7 +92,7 @@ def test_an_authority_that_wants_an_account_and_has_profiles(
     idempotent(operator, one.variables)
 
 
-def test_a_certificate_that_can_not_be_used_is_refused(operator: Operator, authority: Authority, domain: str) -> None:
+def test_a_certificate_that_cannot_be_used_is_refused(operator: Operator, authority: Authority, domain: str) -> None:
     good = authority.sign("good", domain, f"*.{domain}")
     other = authority.sign("other", domain, f"*.{domain}")
     mixed = good | {"tunnel_certificate_key_file": other["tunnel_certificate_key_file"]}
@@ -129,7 +129,7 @@ def test_sites_of_the_operator_stand_beside_the_tunnels(
         assert visitor.get(f"https://{WIKI}/").body == "the shop"
         # What that run had written before it ended is made up for, though now no file changes.
         site.write_text(f'{WIKI} {{\n\trespond "the shop"\n}}\n')
-        assert operator.run(variables=strict).expect().changed == ["caddy_frontend : Reload Caddy"]
+        assert operator.run(variables=strict).expect().changed == ["caddy_frontend : Run Caddy: reloaded"]
         assert guest.get(f"https://{NAME}.{domain}/").headers["strict-transport-security"] == "max-age=3600"
         site.write_text(f'{WIKI} {{\n\trespond "the new shop"\n}}\n')
         operator.run(variables=variables).expect()
@@ -180,10 +180,10 @@ def test_a_certificate_that_lies_on_the_host(
     assert guest.get(f"https://{NAME}.{domain}/").status == 200
 
 
-def test_a_wildcard_that_can_not_be_had_takes_no_certificate_away(
+def test_a_wildcard_that_cannot_be_had_takes_no_certificate_away(
     operator: Operator, scenario: Scenario, guest: Visitor, host: Host, domain: str
 ) -> None:
-    """The run fails with the reason, and visitors are shown the certificates of before, as are those who come anew."""
+    """The run fails with the reason, and visitors are shown the certificates of before, as are those who come again."""
     before = serial(guest, domain)
     variables = provider(scenario, "challenges")
     variables["tunnel_dns_settings"] |= {"secret": "bm90LXRoaXMtc2VjcmV0"}
@@ -191,7 +191,7 @@ def test_a_wildcard_that_can_not_be_had_takes_no_certificate_away(
     assert told.code != 0
     assert "visitors are shown the present ones as before" in told.message
     assert "The peer didn't like the signature we sent" in told.output
-    assert "nginx_subdomains : Write the settings for the Lua" not in told.changed
+    assert "/etc/proxme-tunnel/nginx_subdomains/settings.lua" not in told.changed
     host.docker("restart", CADDY, timeout=60).expect()
     until("it is served", lambda: guest.get(f"https://{NAME}.{domain}/").status == 200, within=20)
     assert serial(guest, domain) == before

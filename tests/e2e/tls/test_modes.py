@@ -65,8 +65,8 @@ def test_a_certificate_of_the_operators(
     with unbroken(guest, f"wss://{NAME}.{domain}/ws"):
         changed = operator.run(variables=authority.sign("second", domain, f"*.{domain}")).expect().changed
         assert changed == [
-            "caddy_frontend : Copy the operator's certificate and key",
-            "caddy_frontend : Reload Caddy",
+            "caddy_frontend : Write the secrets, and the certificate of the operator's",
+            "caddy_frontend : Run Caddy: reloaded",
         ]
         until("the new one is served", lambda: serial(guest, domain) != before)
     assert ca.orders() == orders

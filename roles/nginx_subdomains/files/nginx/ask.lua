@@ -49,7 +49,7 @@ function ask.load()
   for i, key in ipairs(order) do order[i] = kept[key] end
   -- On a full disk it stays longer than need be, and all goes on.
   local problem = replace_ledger(table.concat(order))
-  if problem then ngx.log(ngx.ERR, "can not shorten the list of certificates: ", problem) end
+  if problem then ngx.log(ngx.ERR, "cannot shorten the list of certificates: ", problem) end
 end
 
 local function granted_within(seconds)
@@ -64,7 +64,7 @@ end
 local function record(name, time)
   granted:set(name .. to_ours, time, remembered)
   local problem = write(ledger, "a", table.concat({ time, name, ngx.time(), settings.authority }, " ") .. "\n")
-  if problem then ngx.log(ngx.ERR, "can not remember that ", name, " may have a certificate: ", problem) end
+  if problem then ngx.log(ngx.ERR, "cannot remember that ", name, " may have a certificate: ", problem) end
 end
 
 -- Whether a name had its first certificate. One that is renewed is remembered on; a line a week is enough for that.

@@ -32,7 +32,7 @@ function notice.give(name)
   if not settings.guest_notice or not needs_no_account(name) or var.http_x_forwarded_proto ~= "https" then return end
   if var.uri == path and (var.http_sec_fetch_site or "same-origin") == "same-origin" and (var.args or ""):sub(1, 1) == "/" then
     ngx.header.set_cookie = string.format("%s=1; Path=/; Secure; HttpOnly; SameSite=None; Max-Age=%d", cookie, remembered)
-    return ngx.redirect("https://" .. var.told_host .. var.args, 303)
+    return ngx.redirect("https://" .. var.visited_host .. var.args, 303)
   end
   local is_page = (var.http_accept or ""):find("text/html", 1, true) and (var.http_sec_fetch_mode or "navigate") == "navigate"
   if is_page and not was_shown() then return ngx.exec "@notice" end

@@ -9,7 +9,7 @@ local dialled = ngx.shared.dialled
 -- What labels mean, as it takes longer to find out than all else that a request needs of this file.
 local meanings = assert(lrucache.new(4096))
 
--- The label without "--local", and whether it had it. A name has no "--", so the two can not be mistaken.
+-- The label without "--local", and whether it had it. A name has no "--", so the two cannot be mistaken.
 local function plain(label)
   local name = label:match "^(.+)%-%-local$"
   return name or label, name ~= nil
@@ -43,9 +43,9 @@ function tunnels.label_of(host)
   return settings.domains[host]
 end
 
--- Whether the operator has barred a label.
-function tunnels.is_barred(label)
-  return settings.barred[(plain(label))] or false
+-- Whether the operator has blocked a label.
+function tunnels.is_blocked(label)
+  return settings.blocked[(plain(label))] or false
 end
 
 -- What a label means, whether or not somebody holds it: { name, mended, port (of a port label), address, written }, or false for nothing.
@@ -67,7 +67,7 @@ end
 --   localhost  what the service is told as Host when the visitor asked for "--local".
 function tunnels.find(label)
   local meaning, random = meaning_of(label), math.random
-  if not meaning or settings.barred[meaning.name] then return nil end
+  if not meaning or settings.blocked[meaning.name] then return nil end
   local name, address, port = meaning.name, meaning.address, meaning.port
   if port then
     if not listeners.has(meaning.written, port) then return nil end

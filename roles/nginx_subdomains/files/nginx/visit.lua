@@ -12,7 +12,7 @@ local day = 86400
 -- so that the server's own protection against foreign pages stays whole. A page of the visitor's own localhost is as foreign as any other, but
 -- names itself like the server: it is told apart.
 local function pretend_localhost(tunnel)
-  local own, request = "https://" .. ngx.var.told_host, ngx.req
+  local own, request = "https://" .. ngx.var.visited_host, ngx.req
   local there = tunnel.scheme .. "://" .. tunnel.localhost
   local headers = request.get_headers(0) -- all of them, not the first hundred; nginx bounds what they take
   if headers.origin == own then
@@ -29,7 +29,7 @@ local function pretend_localhost(tunnel)
     end
   end
   for _, name in ipairs { "X-Forwarded-Host", "X-Forwarded-Proto" } do request.clear_header(name) end
-  ngx.var.told_host = tunnel.localhost
+  ngx.var.visited_host = tunnel.localhost
 end
 
 -- rewrite: finds the tunnel, or ends the request.
@@ -37,18 +37,18 @@ function visit.route()
   local label = tunnels.label_of(ngx.var.host)
   if not label then return ngx.exit(404) end
   ngx.var.label = label
-  if tunnels.is_barred(label) then return ngx.exit(410) end
+  if tunnels.is_blocked(label) then return ngx.exit(410) end
   local tunnel = tunnels.find(label)
   if not tunnel then return ngx.exit(404) end
   -- The front end says "plain" while it has no certificate yet.
   if ngx.var.http_x_forwarded_proto == "http" and ngx.var.http_x_tunnel_plain ~= "yes" and settings.redirect_to_https and not settings.plain[label] then
-    return ngx.redirect("https://" .. ngx.var.told_host .. ngx.var.request_uri, 308)
+    return ngx.redirect("https://" .. ngx.var.visited_host .. ngx.var.request_uri, 308)
   end
   notice.give(tunnel.name)
   ngx.ctx.tunnel = tunnel
   ngx.var.tunnel_scheme, ngx.var.tunnel_source = tunnel.scheme, tunnel.source
   if tunnel.localhost then
-    ngx.ctx.visited = ngx.var.told_host
+    ngx.ctx.visited = ngx.var.visited_host
     pretend_localhost(tunnel)
   end
 end
@@ -65,7 +65,7 @@ end
 -- header_filter: refuses an answer that nginx passes on as it is, and whose end the front end would see elsewhere than nginx does. What the
 -- tunnel sends after that end would be taken for the answer to the next request on the connection, and that may be for another tunnel.
 -- These are interim statuses (but the 101 that a WebSocket asked for), and what begins with no status line: nginx takes it for HTTP/0.9.
-function visit.understand()
+function visit.refuse_unclear()
   local status = ngx.status
   if ngx.req.http_version() < 1 then
     return ngx.exit(444) -- no page: nginx would pass it without a header, too
@@ -76,7 +76,7 @@ function visit.understand()
 end
 
 -- header_filter: what a service that believes to be localhost says of itself is true of the visited host.
-function visit.mend()
+function visit.localhost_to_visited()
   local visited = ngx.ctx.visited
   if not visited then return end
   local header, localhost = ngx.header, ngx.ctx.tunnel.localhost
