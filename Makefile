@@ -25,7 +25,7 @@ test: setup ## Run what each change has to pass; ONLY=default one scenario, E2E=
 
 test-slow: setup ## Run what is too slow for each change: upgrades, rarer faults, abuse, load, restore, rarer TLS choices, DNS providers, Caddy with DNS
 	@code=0; \
-	$(PYTEST) --numprocesses $(JOBS) tests/slow tests/e2e -m 'slow and not alone' || code=$$?; \
+	$(PYTEST) --numprocesses $(JOBS) tests/slow tests/unit tests/e2e -m 'slow and not alone' || code=$$?; \
 	[ $$code -gt 1 ] || $(PYTEST) --numprocesses 1 tests/e2e -m 'slow and alone' || code=$$?; \
 	exit $$code
 
@@ -33,7 +33,7 @@ lint: venv ## Run the linters
 	pytest tests/unit/test_lint.py
 
 unit: setup ## Run the linters and the tests that need no instance
-	pytest --numprocesses auto --dist loadfile tests/unit
+	pytest --numprocesses auto --dist loadfile tests/unit -m 'not slow and not galaxy'
 
 demo: setup ## Start a tunnel host on this machine and open a tunnel
 	@python tools/demo.py up
