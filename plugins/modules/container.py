@@ -455,7 +455,9 @@ class Runner:
                     self.must(f"{self.name} can't be started.", "start", self.name)
             self.let_end([name for state, name in old if state == "running"], started)
         self.tidy([name for state, name in old if state != "running"])
-        if (self.removed or "removed" in self.actions) and not self.module.check_mode:
+        # When a holder is replaced, the images of those that join it may be there and not yet used.
+        holder = wanted["labels"].get("proxme-tunnel") == "holder"
+        if (self.removed or "removed" in self.actions) and not holder and not self.module.check_mode:
             self.remove_images()
 
     def has_to_stay(self, found: Found) -> bool:

@@ -365,6 +365,11 @@ def test_without_draining_it_is_stopped_in_its_own_time(renewed):
     assert renewed.engine.containers() == {NAME: "running"}
 
 
+def test_a_holder_takes_no_image_away_that_what_joins_it_waits_for(renewed):
+    renewed.run(labels={"proxme-tunnel": "holder"})
+    assert renewed.engine.calls("image", "prune") == []
+
+
 def test_one_that_cannot_be_stopped_is_removed_all_the_same(renewed):
     renewed.engine.answer("stop", code=1, err="cannot stop container")
     assert renewed.run()["replaced"] is True

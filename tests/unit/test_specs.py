@@ -25,7 +25,7 @@ EXPRESSIONS = ("when", "that", "until", "changed_when", "failed_when")
 # What a part may read of the role that all depend on, beside what is registered.
 OF_ALL = {"__tunnel_engine_answers"}
 # What playbooks may tell that role.
-TOLD = {"__tunnel_refuses"}
+TOLD = {"__tunnel_refuses", "__tunnel_checks_ports", "__tunnel_checks_accounts"}
 # What a play may say of a part.
 STATES = {f"{part}_state" for part in PARTS}
 SECRET = {name for name, option in OPTIONS.items() if option.get("no_log")}
