@@ -56,12 +56,13 @@ def knows_swarm(root: Path) -> bool:
     return state.is_file() and state.stat().st_size > 0
 
 
+def numbers(version: str) -> list[int]:
+    """Return a version as one that can be compared."""
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
 def too_old(version: str) -> str:
     """Return the sentence that refuses an engine's version, or nothing."""
-
-    def numbers(text: str) -> list[int]:
-        return [int(number) for number in re.findall(r"\d+", text)[:2]]
-
     if numbers(version) >= numbers(OLDEST):
         return ""
     return f"Docker {version} is too old; the tunnel host needs {OLDEST} or newer. Upgrade the engine."

@@ -208,6 +208,7 @@ from ansible_collections.proxme.tunnel.plugins.module_utils.daemon import (
     Engine,
     ask_engine,
     list_packages,
+    numbers,
     read_object,
     silent,
     too_old,
@@ -315,11 +316,6 @@ def read_disk() -> int:
     """Read the space that is free for the images, in MiB."""
     room = os.statvfs(ROOT / "var/lib")
     return room.f_bavail * room.f_frsize // 2**20
-
-
-def numbers(version: str) -> list[int]:
-    """Return a version as one that can be compared."""
-    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def is_known(distribution: dict[str, str]) -> bool:

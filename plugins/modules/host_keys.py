@@ -147,6 +147,7 @@ def make(module: AnsibleModule, kind: str) -> None:
         for suffix in (".pub", ""):
             (new / f"{name}{suffix}").replace(folder / f"{name}{suffix}")
     finally:
+        # What is wrong with the folder was said above, or the key is already in its place.
         shutil.rmtree(new, ignore_errors=True)
 
 
