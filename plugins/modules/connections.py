@@ -216,7 +216,9 @@ class Engine:
 
 def asked_names(log: str) -> dict[str, str]:
     """Return the names that connections asked for, by address."""
-    names = {name.lower().split(".")[0] for name in re.findall(r"tcpip-forward listen (\S+) port", log)}
+    # The second is of containers from before an update.
+    asked = re.findall(r" (?:wildcard \d addr|tcpip-forward listen) (\S+)(?: port \d+)?\s*$", log, re.MULTILINE)
+    names = {name.lower().split(".")[0] for name in asked}
     return {address_of_name(name): name for name in names}
 
 

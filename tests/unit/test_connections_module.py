@@ -104,7 +104,7 @@ def kernel(tmp_path, monkeypatch) -> Kernel:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(connections, "PROC", kernel.proc)
     kernel.runs("proxme-tunnel-sshd", "proxme-tunnel-sshd-old-1", "proxme-tunnel-sshd2", "web")
-    kernel.log("debug1: tcpip-forward listen Blog.proxme.example.com port 80")
+    kernel.log("Nov  8 05:15:47 sshd-session[11]: debug3: x.c:x():1 (bin=x, pid=11): type 4 wildcard 0 addr Blog.example")
     kernel.connect(11, 20001, "192.0.2.7", (BLOG, 80), ("127.0.0.1", 8080), ("172.17.0.2", 30001))
     kernel.connect(12, 20000, "198.51.100.9", ("127.0.0.1", 8190), container="proxme-tunnel-sshd-old-1")
     return kernel
@@ -153,6 +153,11 @@ def test_who_is_connected_is_listed_with_what_they_hold(module, killed):
     assert set(alice["labels"]) >= {"8080", BLOG}
     assert guest["summary"].endswith("holds 8190 (in the replaced proxme-tunnel-sshd-old-1)")
     assert (result["ended"], result["changed"], killed) == ([], False, [])
+
+
+def test_a_name_that_a_container_from_before_an_update_has_logged_is_known(module, kernel):
+    kernel.log("debug1: tcpip-forward listen Blog.proxme.example.com port 80\r")
+    assert "blog:80" in module()["connections"][0]["forwards"]
 
 
 def test_a_name_that_is_no_longer_in_the_log_is_shown_as_its_address(module, kernel):
