@@ -104,7 +104,9 @@ def kernel(tmp_path, monkeypatch) -> Kernel:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(connections, "PROC", kernel.proc)
     kernel.runs("proxme-tunnel-sshd", "proxme-tunnel-sshd-old-1", "proxme-tunnel-sshd2", "web")
-    kernel.log("Nov  8 05:15:47 sshd-session[11]: debug3: x.c:x():1 (bin=x, pid=11): type 4 wildcard 0 addr Blog.example")
+    kernel.log(
+        "Nov  8 05:15:47 sshd-session[11]: debug3: x.c:x():1 (bin=x, pid=11): type 4 wildcard 0 addr Blog.example"
+    )
     kernel.connect(11, 20001, "192.0.2.7", (BLOG, 80), ("127.0.0.1", 8080), ("172.17.0.2", 30001))
     kernel.connect(12, 20000, "198.51.100.9", ("127.0.0.1", 8190), container="proxme-tunnel-sshd-old-1")
     return kernel

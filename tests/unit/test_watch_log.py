@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What watch-log makes of sshd's lines and of the kernel's tables: it passes lines on, and ends frozen clients alone."""
+"""What watch-log makes of sshd's lines and of the kernel's tables: lines are passed on, frozen clients alone end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ REFUSED = [
     )
 ]
 # The client without a word for 24 s; the visitor's request of 100 bytes waits since 21 s.
-CLIENT = "0 0 172.17.0.2:2222 192.0.2.7:5555 timer:(keepalive,1sec,0) ino:1 sk:2 cubic lastsnd:900 lastrcv:24000 lastack:900"
+CLIENT = (
+    "0 0 172.17.0.2:2222 192.0.2.7:5555 timer:(keepalive,1sec,0) ino:1 sk:2 cubic lastsnd:900 lastrcv:24000 lastack:900"
+)
 VISITOR = "ESTAB 100 0 [fd74::1]:80 [::1]:4000 cubic lastsnd:21000 lastrcv:21000 bytes_received:100 lastack:9"
 # Says what a file has; and what was asked for is written down.
 SS = f"""#!/bin/sh
@@ -93,6 +95,10 @@ HONEST = {
     "one whom nobody visits": {"visitors": ""},
     "a visitor of somebody else's name": {"visitors": VISITOR.replace("fd74::1]", "fd74::2]")},
     "one who did not get the name": {"lines": [*LINES[:2], *REFUSED[:2]]},
+    "one who did not get ::1": {
+        "lines": [*LINES[:2], *(line.replace("fd74::1", "::1") for line in REFUSED[:2])],
+        "visitors": VISITOR.replace("fd74::1", "::1"),
+    },
     "one of another container": {"lines": []},
 }
 

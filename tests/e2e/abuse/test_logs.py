@@ -47,9 +47,7 @@ def test_who_held_a_name_is_kept_once(host: Host, client: Client, web: Web, name
     [(time, process)] = re.findall(r"^(\S+) proxme-tunnel-sshd sshd-session\[(\d+)\]: .*\n", asked, re.M)
     before = kept[: kept.index(asked)]
     parents = re.findall(rf"^\S+ \S+ sshd-session\[(\d+)\]: User child is on pid {process}$", before, re.M)
-    origins = re.findall(
-        rf"^\S+ \S+ sshd-session\[{parents[-1]}\]: Accepted none for tunnel from (\S+) ", before, re.M
-    )
+    origins = re.findall(rf"^\S+ \S+ sshd-session\[{parents[-1]}\]: Accepted none for tunnel from (\S+) ", before, re.M)
     assert origins[-1] == origin
     assert re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d", time)
     assert keep(host).count(f" addr {name}\n") == 1
