@@ -49,8 +49,9 @@ def open_websockets(visitor: Visitor, url: str, *origins: str) -> dict[str, int]
 
 def foreign_origins(own: str) -> list[str]:
     """Origins that aren't this one, though some look like it; `own` is a host name with --local."""
-    plain = own.replace("--local", "")
+    plain = re.sub("--local(-8000)?", "", own)
     hosts = ["evil.example", f"{own}.evil.example", f"evil.example.{own}", f"a.{own}", plain, f"{own}:8443"]
+    hosts.append(own.replace("--local", "--local-1", 1))
     return [f"https://{host}" for host in hosts] + [f"http://{own}", "null", f"https://{own}@evil.example"]
 
 
@@ -112,7 +113,11 @@ def test_django(owner: Client, visitor: Visitor, domain: str, label: str, forwar
 def locals_(world: World, web: Web, domain: str) -> Iterator[dict[str, str]]:
     """A tunnel with both kinds of label; the host names with --local, and what the service is to be told as Host."""
     with world.client() as client, client.tunnel("8080", "guest-x:80", to=web):
-        yield {f"8080--local.{domain}": "localhost:8080", f"guest-x--local.{domain}": "localhost"}
+        yield {
+            f"8080--local.{domain}": "localhost:8080",
+            f"guest-x--local.{domain}": "localhost",
+            f"guest-x--local-8000.{domain}": "localhost:8000",
+        }
 
 
 def test_the_service_believes_to_be_localhost(locals_: dict[str, str], visitor: Visitor) -> None:
@@ -180,6 +185,49 @@ def test_redirects_lead_back_to_the_visited_host(locals_: dict[str, str], visito
             assert (answer.status, answer.headers["location"]) == (302, location or to)
 
 
+def test_further_headers_that_name_the_host_are_mended(locals_: dict[str, str], visitor: Visitor) -> None:
+    """In both directions: what WebDAV sends, and what an answer says of its own address (docs/how-it-works.md)."""
+    for own, told in locals_.items():
+        asked = {"Destination": "{}/b", "If": "<{}/a> (<urn:uuid:1>)", "Link": "<{}/c>; rel=up", "Alt-Used": own}
+        answer = visitor.get(
+            f"https://{own}/echo", headers={key: value.format(f"https://{own}") for key, value in asked.items()}
+        )
+        del asked["Alt-Used"]
+        for name, value in asked.items():
+            assert answer.sent(name) == [value.format(f"http://{told}")]
+        assert answer.sent("Alt-Used") == []
+        said = {
+            "content-location": "{}/a",
+            "refresh": "5; url={}/a",
+            "link": "<{}/a>; rel=next, <https://example.com/?{}>",
+            "www-authenticate": 'Bearer resource_metadata="{}/a"',
+            "access-control-allow-origin": "{}",
+            "content-security-policy": "default-src 'self' {}",
+        }
+        given = {name: value.replace("{}", f"http://{told}") for name, value in said.items()}
+        options = [word for name, value in given.items() for word in ("--data-urlencode", f"{name}={value}")]
+        answer = visitor.get(f"https://{own}/headers", options=["-G", *options])
+        for name, value in said.items():
+            mended = value.replace("{}", f"https://{own}", 1).replace("{}", f"http://{told}")
+            assert answer.headers[name] == mended
+
+
+def test_a_redirect_to_plain_http_of_the_visited_host_leads_to_https(
+    locals_: dict[str, str], visitor: Visitor, domain: str
+) -> None:
+    """Most services take their visitors to come by http, as they do themselves; browsers would block it."""
+    for own in (f"guest-x.{domain}", f"8080.{domain}"):
+        assert visitor.get(f"https://{own}/redirect").headers["location"] == f"https://{own}/echo/there"
+        for other in (
+            f"http://{domain}/",
+            f"http://{own}:8080/",
+            f"http://a.{own}/",
+            f"http://example.com/?http://{own}/",
+        ):
+            answer = visitor.get(f"https://{own}/redirect", options=["-G", "--data-urlencode", f"to={other}"])
+            assert answer.headers["location"] == other
+
+
 def test_cookies_belong_to_the_visited_host(locals_: dict[str, str], visitor: Visitor) -> None:
     """Set-Cookie loses the Domain localhost, keeps all else, and stays as it is where it names another domain."""
     for own in locals_:
@@ -199,7 +247,7 @@ def test_cookies_belong_to_the_visited_host(locals_: dict[str, str], visitor: Vi
 def test_without_local_nothing_is_mended(locals_: dict[str, str], visitor: Visitor) -> None:
     """The same tunnel under its plain name passes everything as it is."""
     for own in locals_:
-        plain = own.replace("--local", "")
+        plain = re.sub("--local(-8000)?", "", own)
         headers = {"Origin": f"https://{plain}", "Referer": f"https://{plain}/page"}
         answer = visitor.get(f"https://{plain}/echo", headers=headers)
         assert answer.sent("Host") == [plain]

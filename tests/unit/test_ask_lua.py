@@ -60,6 +60,8 @@ def test_the_name_of_a_live_tunnel_gets_a_certificate(nginx, label):
         *(f"{label}.{DOMAIN}" for label in ("08080", "73616", "0", "65536", "8080-", "guest--x", "GUEST-X", "guest_x")),
         *(f"{label}.{DOMAIN}" for label in ("guest-x--local--local", "--local", "www", "public", "localhost")),
         *(f"{label}.{DOMAIN}" for label in ("guest-phish", "guest-phish--local", "8666", "8666--local")),
+        *(f"guest-x--local{port}.{DOMAIN}" for port in ("-0", "-08000", "-65536", "-", "8000", "-8000--local")),
+        *(f"{label}--local-8000.{DOMAIN}" for label in ("guest-nobody", "guest-phish", "www", "8666")),
         *(f"guest-x.{DOMAIN}.", f"guest-x.{DOMAIN}.example.com", f"guest-x%2e{DOMAIN}", "unknown.example.org"),
         *("shop.example.org", "a.shop.example.org", "phish.example.org"),
     ],
@@ -171,6 +173,38 @@ def test_a_name_under_local_is_another_one(nginx, names):
     nginx.setting("certificates_per_day", 1)
     assert nginx.may(names[0])
     assert not nginx.may(f"{names[0]}--local")
+
+
+@pytest.mark.parametrize("name", ["guest-0", "8080"])
+def test_a_stranger_cannot_spend_the_budget_with_the_ports_of_local(nginx, names, name):
+    """65535 of them, and a visitor writes any: a name has three in a week, and the name itself still has its own."""
+    nginx.listen("8080")
+    nginx.setting("certificates_per_day", 100)
+    nginx.setting("certificates_per_week", 100)
+    asked = [nginx.may(f"{name}--local-{port}") for port in range(8000, 8100)]
+    assert asked == [True] * 3 + [False] * 97
+    assert nginx.ask(f"{name}--local-9000.{DOMAIN}") == (403, USED_UP)
+    assert [nginx.may(label) for label in (f"{name}--local-8001", f"{name}--local", name)] == [True, True, True]
+    nginx.now = NOON + WEEK
+    assert nginx.may(f"{name}--local-9000")
+
+
+def test_with_many_names_a_stranger_can_spend_half_of_the_budget(nginx, names):
+    """And leave the other half to whoever opens a tunnel."""
+    for budget in ("certificates_per_day", "certificates_per_week"):
+        nginx.setting(budget, 8)
+    asked = [nginx.may(f"{name}--local-{port}") for name in names for port in (1, 2)]
+    assert (asked.count(True), asked[:4]) == (4, [True] * 4)
+    assert [nginx.may(name) for name in names[:5]] == [True] * 4 + [False]
+
+
+def test_no_budget_goes_to_a_label_that_no_host_can_have(nginx, names):
+    nginx.listen(f"{'g' * 56}:80", f"{'g' * 57}:80", f"{'g' * 51}:80", f"{'g' * 52}:80")
+    for label in ("g" * 57 + "--local", "g" * 52 + "--local-8000"):
+        assert nginx.ask(f"{label}.{DOMAIN}") == (403, "no host name has a label of more than 63")
+    assert written(nginx) == []
+    nginx.setting("certificates_per_day", 4)
+    assert (nginx.may("g" * 56 + "--local"), nginx.may("g" * 51 + "--local-8000")) == (True, True)
 
 
 def test_a_renewal_is_nothing_new(nginx, names):

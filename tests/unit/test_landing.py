@@ -27,6 +27,7 @@ def test_without_port_labels_a_name_is_shown():
     assert shown.count("-NR guest-x:80:localhost:80 tunnel@proxme.example") == 2
     assert "<code>https://guest-x.proxme.example</code> shows your port 80" in shown
     assert "https://guest-x--local.proxme.example" in shown
+    assert "https://guest-x--local-8000.proxme.example" in shown
 
 
 @pytest.mark.parametrize(

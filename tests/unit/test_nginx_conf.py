@@ -223,7 +223,7 @@ def test_an_answer_of_a_tunnel_does_not_steer_nginx(made, case):
     every = ["Redirect", "Expires", "Limit-Rate", "Buffering", "Charset"]
     assert sorted(location.one("proxy_ignore_headers")) == sorted(f"X-Accel-{name}" for name in every)
     (lua,) = [body for name, _, body in location.directives if name == "header_filter_by_lua_block"]
-    assert lua == "visit.refuse_unclear(); visit.localhost_to_visited(); notice.guard()"
+    assert lua == "visit.refuse_unclear(); visit.mend_answer(); notice.guard()"
     assert location.one("proxy_max_temp_file_size") == ["0"]
     assert location.one("proxy_buffering") == location.one("proxy_request_buffering") == ["off"]
 

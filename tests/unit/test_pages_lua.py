@@ -53,6 +53,8 @@ GUEST_FORWARD = "guest-x:80:localhost:3000"
     [
         ("8080", "8080:localhost:80"),
         ("8080--local", "8080:localhost:80"),
+        ("8080--local-3000", "8080:localhost:80"),
+        ("guest-abc--local-8000", "guest-abc:80:localhost:3000"),
         ("guest-abc", "guest-abc:80:localhost:3000"),
         ("guest-abc--local", "guest-abc:80:localhost:3000"),
         # Nobody may take these: a name that would be granted.
@@ -66,7 +68,7 @@ def test_the_page_says_the_forward_for_its_label(nginx, label, forward):
 @pytest.mark.parametrize(
     "label",
     [
-        *("08080", "73616", "0", "65536", "99999", "123456", "08080--local"),
+        *("08080", "73616", "0", "65536", "99999", "123456", "08080--local", "8080--local-0"),
         *("guest-", "guest--x", "guest-x-", "guest-x--local--local", "guest-" + "x" * 58),
     ],
 )

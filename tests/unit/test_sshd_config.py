@@ -238,6 +238,7 @@ def test_a_banner_says_what_its_account_may_do(server, case):
         assert ("-NR 8080:localhost:80" in shown) == ("localhost:*" in account["listen"])
         for own in account["names"]:
             assert f"-NR {own.replace('*', 'x')}:80:localhost:3000 {name}@{DOMAIN}" in shown
+        assert ("--local-3000" in shown) == bool(account["names"])
         for port in account["tcp_ports"]:
             assert f"-NR public:{port}:localhost:22 {name}@{DOMAIN}" in shown
     assert server.says("mallory", "banner") == ["none"]

@@ -80,6 +80,9 @@ def test_a_name_leads_to_port_80_or_443_of_the_address_that_it_hashes_to(nginx, 
         ("8080--local", "8080", "localhost:8080"),
         ("80--local", "80", "localhost:80"),
         ("guest-x--local", "guest-x", "localhost"),
+        # The visitor says the port; what is dialled stays.
+        *((f"guest-x--local-{port}", "guest-x", f"localhost:{port}") for port in (1, 80, 8000, 65535)),
+        ("8080--local-8000", "8080", "localhost:8000"),
     ],
 )
 def test_under_local_the_same_tunnel_is_told_that_it_is_localhost(nginx, label, name, localhost):
@@ -110,6 +113,13 @@ def test_under_local_the_same_tunnel_is_told_that_it_is_localhost(nginx, label, 
         *("0", "00", "65536", "65537", "99999", "100000", "8080--local--local", "08080--local", "73616--local"),
         # guest-x written otherwise.
         *("guest--x", "guest-x-", "-guest-x", "guest-x--", "guest-x--local--local", "guest-x--locale", "xguest-x"),
+        # What follows --local is written in one way, too.
+        *(
+            f"guest-x--local{port}"
+            for port in ("-", "-0", "-08000", "-65536", "-80000", "8000", "--8000", "-8000-", "-x")
+        ),
+        *(f"guest-x--local-8000{more}" for more in ("--local", "--local-8000", "-1", "x")),
+        *("guest-x--local--local-8000", "08080--local-8000", "--local-8000", "-8000", "guest-x-local-8000"),
         *("--local", "", "-", "--", "local", "1guest", "127-0-0-1", "g" * 64, "g" * 70),
     ],
 )
@@ -126,13 +136,15 @@ def test_an_alias_does_not_even_lead_to_an_address_of_its_own(nginx):
     assert nginx.find("guest-x--local").name == "guest-x"
 
 
-@pytest.mark.parametrize("label", ["www", "public", "localhost", "www--local", "public--local"])
+@pytest.mark.parametrize("label", ["www", "public", "localhost", "www--local", "public--local", "www--local-8000"])
 def test_a_reserved_label_leads_nowhere(nginx, label):
     nginx.listen("www:80", "public:80", "localhost:80", "www:443")
     assert nginx.find(label) is False
 
 
-@pytest.mark.parametrize("label", ["guest-phish", "guest-phish--local", "8666", "8666--local"])
+@pytest.mark.parametrize(
+    "label", ["guest-phish", "guest-phish--local", "guest-phish--local-8000", "8666", "8666--local", "8666--local-1"]
+)
 def test_a_blocked_label_leads_nowhere(nginx, label):
     nginx.listen("guest-phish:80", "8666")
     assert nginx.worker.tunnels.is_blocked(label)
@@ -147,6 +159,14 @@ def test_no_other_label_is_blocked(nginx, label):
 def test_a_name_of_another_port_is_no_tunnel(nginx):
     nginx.listen("guest-x:8080", "guest-x:81")
     assert nginx.find("guest-x") is False
+
+
+def test_a_name_that_ends_like_it_is_its_own(nginx):
+    """A name has no double hyphen: guest-x-local-8000 is one, and not guest-x."""
+    nginx.listen("guest-x-local-8000:80")
+    assert nginx.find("guest-x-local-8000").localhost is None
+    assert nginx.find("guest-x-local-8000--local-8000").localhost == "localhost:8000"
+    assert nginx.find("guest-x--local-8000") is False
 
 
 def test_what_is_asked_for_before_it_is_there_is_found_later_and_gone_later(nginx):

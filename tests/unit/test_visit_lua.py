@@ -8,8 +8,13 @@ from nginx import DOMAIN, address_of
 
 GUEST = f"guest-x.{DOMAIN}"
 # Each kind of label with --local: its host, and what the service is told as Host.
-LOCALS = {f"8080--local.{DOMAIN}": "localhost:8080", f"guest-x--local.{DOMAIN}": "localhost"}
-local = pytest.mark.parametrize(("own", "told"), LOCALS.items(), ids=["port", "name"])
+LOCALS = {
+    f"8080--local.{DOMAIN}": "localhost:8080",
+    f"guest-x--local.{DOMAIN}": "localhost",
+    f"8080--local-8000.{DOMAIN}": "localhost:8000",
+    f"guest-x--local-8000.{DOMAIN}": "localhost:8000",
+}
+local = pytest.mark.parametrize(("own", "told"), LOCALS.items(), ids=["port", "name", "port-8000", "name-8000"])
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +132,19 @@ def test_the_service_is_told_that_it_is_localhost_and_nothing_else(nginx, own, t
 
 
 @local
+def test_nothing_else_is_dialled_for_the_port_that_the_visitor_says(nginx, own, told):
+    peer = nginx.dial(nginx.route(own)).request.peer
+    plain = nginx.dial(nginx.route(f"{own.partition('--')[0]}.{DOMAIN}")).request.peer
+    assert (peer[1], peer[2]) == (plain[1], plain[2])
+
+
+@local
+def test_limits_count_by_the_name_whatever_a_visitor_writes_behind_it(nginx, own, told):
+    """nginx.conf.j2 counts by $label. With a count for each port of --local there would be no limit."""
+    assert nginx.route(own).var("label") == own.partition("--")[0]
+
+
+@local
 @pytest.mark.parametrize("port", ["", ":8443"])
 def test_this_hosts_own_origin_and_referer_become_localhost(nginx, own, told, port):
     for path in ("/", f"/a/page?q=https://{own}{port}/"):
@@ -149,9 +167,55 @@ def test_a_foreign_origin_and_referer_stay_as_they_are(nginx, own, told):
 @local
 def test_a_page_of_the_visitors_own_localhost_is_foreign(nginx, own, told):
     """It names itself like the service does, and must not be taken for one of the service's pages."""
-    visited = nginx.route(own, headers={"Origin": f"http://{told}", "Referer": f"http://{told}/page"})
-    assert visited.sent("Origin") == ["null"]
-    assert visited.sent("Referer") == []
+    for spelling in ("localhost", "127.0.0.1", "[::1]"):
+        page = "http://" + told.replace("localhost", spelling)
+        headers = {"Origin": page, "Referer": f"{page}/page", "Sec-WebSocket-Origin": page}
+        visited = nginx.route(own, headers=headers)
+        assert visited.sent("Origin") == visited.sent("Sec-WebSocket-Origin") == ["null"]
+        assert visited.sent("Referer") == []
+
+
+@local
+def test_an_older_websocket_has_its_origin_in_another_header(nginx, own, told):
+    """Tornado, and what is made of it, still reads it where there is no Origin."""
+    visited = nginx.route(own, headers={"Sec-WebSocket-Origin": f"https://{own}"})
+    assert visited.sent("Sec-WebSocket-Origin") == [f"http://{told}"]
+    for origin in foreign_origins(own, told):
+        visited = nginx.route(own, headers={"Sec-WebSocket-Origin": origin})
+        assert visited.sent("Sec-WebSocket-Origin") == [origin]
+
+
+def foreign_urls(host: str, told: str) -> list[str]:
+    """URLs that do not begin with this host, though some look like it."""
+    hosts = [f"{host}.example.com", f"{host}@example.com", f"example.com/https://{host}", f"{host}0", f"user@{host}"]
+    hosts += [f"{host}\\@example.com", f"a.{host}", f"example.com/?to=https://{host}/", "example.com"]
+    return [f"https://{foreign}/x" for foreign in hosts] + [f"ftp://{host}/x", f"//{host}/x", f"/{host}/x", told, ""]
+
+
+@local
+def test_every_header_of_a_request_that_names_the_host_names_localhost(nginx, own, told):
+    """docs/how-it-works.md lists them."""
+    here, there = f"https://{own}", f"http://{told}"
+    for name in ("Destination", "Content-Location", "Ping-From", "Ping-To"):
+        for path in ("", "/", "/a%20b,c;d?e=f#g"):
+            assert nginx.route(own, headers={name: here + path}).sent(name) == [there + path]
+        for url in foreign_urls(own, told):
+            assert nginx.route(own, headers={name: url}).sent(name) == [url]
+    lock = f'<{here}/a> (<urn:uuid:1> ["x"]) <{here}/b?c=<>> (Not <urn:uuid:2>) <https://example.com/?{here}>'
+    links = [f'<{here}/a>; rel="self", <{here}>; rel=up, <https://example.com/{here}>', f"<{here}/b>; rel=x"]
+    visited = nginx.route(own, headers=[("If", lock), *(("Link", link) for link in links)])
+    assert visited.sent("If") == [lock.replace(f"<{here}", f"<{there}")]
+    assert visited.sent("Link") == [link.replace(f"<{here}", f"<{there}") for link in links]
+    for url in foreign_urls(own, told):
+        visited = nginx.route(own, headers={"If": f"<{url}> (<urn:x>)", "Link": f"<{url}>; rel=self"})
+        assert (visited.sent("If"), visited.sent("Link")) == ([f"<{url}> (<urn:x>)"], [f"<{url}>; rel=self"])
+
+
+@local
+def test_what_only_the_front_end_knows_is_not_told(nginx, own, told):
+    headers = {"Alt-Used": own, "X-Forwarded-Port": "443", "X-Forwarded-Server": own, "X-Forwarded-Host": own}
+    visited = nginx.route(own, headers=headers)
+    assert [visited.sent(name) for name in headers] == [[], [], [], []]
 
 
 def test_a_service_with_tls_sees_origins_of_https(nginx):
@@ -268,12 +332,56 @@ def test_every_other_answer_passes_as_it_is(nginx, status, http_version):
     assert answer.headers("set-cookie") == ["a=b; Domain=localhost", "c=d"]
 
 
+# What it says of the visited host: it is spoken to by plain http, and many believe that their visitors came so.
+
+FOLLOWED = {
+    "location": "{}",
+    "content-location": "{}",
+    "link": "<{}>; rel=preload",
+    "refresh": "5; url={}",
+}
+
+
+@pytest.mark.parametrize("port", ["", ":8443"])
+@pytest.mark.parametrize(("name", "written"), FOLLOWED.items())
+def test_what_leads_to_plain_http_of_the_visited_host_leads_to_https(nginx, name, written, port):
+    """From a page of https a browser would not even ask for it, so that no redirect could help."""
+    for host in (GUEST, f"8080.{DOMAIN}", f"guest-tls.{DOMAIN}", "shop.example.org"):
+        for authority in (host, f"{host}:80", f"{host}{port}"):
+            for path in ("/a/b?c=d#e", "/", "", f"/?to=http://{host}/"):
+                visited = nginx.route(host, port=port)
+                answer = nginx.answer(visited, 302, [(name, written.format(f"http://{authority}{path}"))])
+                assert answer.headers(name) == [written.format(f"https://{host}{port}{path}")]
+
+
+@pytest.mark.parametrize(("name", "written"), FOLLOWED.items())
+def test_nothing_else_is_led_to_https(nginx, name, written):
+    elsewhere = [f"https://{GUEST}/", f"https://{GUEST}:80/", f"http://{GUEST}:8080/", f"http://{GUEST}:443/", "/a", ""]
+    elsewhere += [f"http://guest-y.{DOMAIN}/", f"http://{DOMAIN}/", f"http://guest-x--local.{DOMAIN}/", f"//{GUEST}/"]
+    elsewhere += [url.replace("https:", "http:") for url in foreign_urls(GUEST, "localhost")]
+    for url in elsewhere:
+        answer = nginx.answer(nginx.route(GUEST), 302, [(name, written.format(url))])
+        assert answer.headers(name) == [written.format(url)]
+
+
+def test_where_plain_http_is_served_nothing_leads_away_from_it(nginx):
+    """A name of the operator's choice by either way, and any name for as long as there is no certificate."""
+    plain, headers = f"guest-plain.{DOMAIN}", {"X-Tunnel-Plain": "yes"}
+    for host, visited in (
+        (plain, nginx.route(plain)),
+        (plain, nginx.route(plain, proto="http")),
+        (GUEST, nginx.route(GUEST, headers=headers, proto="http")),
+    ):
+        answer = nginx.answer(visited, 302, [("Location", f"http://{host}/a")])
+        assert answer.headers("location") == [f"http://{host}/a"]
+
+
 # What it says of itself under --local.
 
 
 @local
 def test_a_redirect_to_the_service_itself_leads_to_the_visited_host(nginx, own, told):
-    for home in (told, told.replace("localhost", "127.0.0.1")):
+    for home in (told, told.replace("localhost", "127.0.0.1"), told.replace("localhost", "[::1]")):
         for path in ("/a/b?c=d#e", "/", "", "?x", "#y", f"/?to=http://{told}/"):
             for scheme in ("http", "https"):
                 answer = nginx.answer(nginx.route(own), 302, [("Location", f"{scheme}://{home}{path}")])
@@ -291,6 +399,56 @@ def test_any_other_redirect_stays(nginx, own, told):
         assert answer.headers("location") == [location]
 
 
+# Headers that hold nothing but a URL, and others: how they hold it.
+URLS = ["location", "content-location", "sourcemap", "x-sourcemap", "service-worker-allowed"]
+WORDS = {
+    "refresh": ["5; url={}", "0;URL='{}'", '0; url="{}"', "0 ; {}", "{}"],
+    "link": ["<{}>; rel=preload", "</a>; rel=next, <{}>; rel=self; title=x,<{}>"],
+    "www-authenticate": ['Bearer resource_metadata="{}", scope="a"', 'Digest realm="a", domain="{} {}", nonce="x"'],
+    "access-control-allow-origin": ["{}"],
+    "timing-allow-origin": ["{}", "https://example.com, {}"],
+    "content-security-policy": ["default-src 'self' {}; connect-src {} https://example.com; frame-ancestors {}"],
+    "content-security-policy-report-only": ["report-uri {}"],
+    "permissions-policy": ['camera=(self "{}"), microphone=("{}")'],
+    "reporting-endpoints": ['default="{}", other="{}"'],
+    "report-to": ['{{"group":"a","endpoints":[{{"url":"{}"}}]}}'],
+    "speculation-rules": ['"{}"'],
+}
+
+
+@local
+def test_every_header_of_an_answer_that_names_localhost_names_the_visited_host(nginx, own, told):
+    """docs/how-it-works.md lists them."""
+    for name, ways in {**{key: ["{}"] for key in URLS}, **WORDS}.items():
+        for way in ways:
+            for path in ("", "/a/b"):
+                for home in (told, told.replace("localhost", "127.0.0.1")):
+                    given, mended = (way.replace("{}", url + path) for url in (f"http://{home}", f"https://{own}"))
+                    answer = nginx.answer(nginx.route(own), headers=[(name, given)])
+                    assert answer.headers(name) == [mended]
+            for url in foreign_urls(told, ""):
+                given = way.replace("{}", url)
+                answer = nginx.answer(nginx.route(own), headers=[(name, given)])
+                assert answer.headers(name) == [given]
+
+
+@local
+def test_a_policy_names_hosts_without_a_scheme_and_websockets_too(nginx, own, told):
+    given = f"connect-src ws://{told} wss://{told}/a 'self' {told}; img-src {told}, x.{told} {told}.example.com {told}0"
+    kept = f"connect-src wss://{own} wss://{own}/a 'self' {own}; img-src {own}, x.{told} {told}.example.com {told}0"
+    for name in ("content-security-policy", "content-security-policy-report-only"):
+        assert nginx.answer(nginx.route(own), headers=[(name, given)]).headers(name) == [kept]
+    realm = f'Basic realm="{told}"'
+    assert nginx.answer(nginx.route(own), headers=[("WWW-Authenticate", realm)]).headers("www-authenticate") == [realm]
+
+
+@local
+def test_another_port_of_the_services_machine_is_not_offered(nginx, own, told):
+    headers = [("Alt-Svc", 'h3=":8443"; ma=86400')]
+    assert nginx.answer(nginx.route(own), headers=headers).headers("alt-svc") == []
+    assert nginx.answer(nginx.route(GUEST), headers=headers).headers("alt-svc") == [headers[0][1]]
+
+
 @local
 def test_the_visited_host_keeps_its_port(nginx, own, told):
     answer = nginx.answer(nginx.route(own, port=":8443"), 302, [("Location", f"http://{told}/a")])
@@ -305,6 +463,8 @@ def test_the_visited_host_keeps_its_port(nginx, own, told):
         ("a=1; Domain=localhost; Path=/; HttpOnly", "a=1; Path=/; HttpOnly"),
         ("a=1; Secure; domain=.localhost", "a=1; Secure"),
         ("a=1;DOMAIN=LOCALHOST;Secure", "a=1;Secure"),
+        ("a=1; Domain=127.0.0.1; Secure", "a=1; Secure"),
+        *((same, same) for same in ("a=1; Domain=127.0.0.10", "a=1; Domain=1127.0.0.1", "a=1; Domain=127.0.0.1.x")),
         ("a=1 ; Domain = localhost ; Secure", "a=1 ; Secure"),
         ("a=1; Domain=localhost; Domain=localhost; Path=/", "a=1; Path=/"),
         # Of another domain, or none.

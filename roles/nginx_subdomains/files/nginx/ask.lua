@@ -7,6 +7,7 @@ local ask = {}
 
 local ledger = "/var/lib/tunnel/certificates"
 local day, week = 86400, 7 * 86400
+local ports_of_name = 3
 local remembered = 90 * 86400 -- for so long after the last question a name's certificate may be renewed without being new
 local granted = ngx.shared.granted
 local to_ours = " " .. settings.authority
@@ -52,12 +53,30 @@ function ask.load()
   if problem then ngx.log(ngx.ERR, "cannot shorten the list of certificates: ", problem) end
 end
 
-local function granted_within(seconds)
-  local count, since = 0, ngx.time() - seconds
+-- How many labels had their first one within so many seconds, how many of these with "--local-PORT", and how many of this name's with it.
+local function granted_within(seconds, asked_name)
+  local all, with_port, of_name, since = 0, 0, 0, ngx.time() - seconds
   for _, key in ipairs(granted:get_keys(0)) do
-    if key:sub(-#to_ours) == to_ours and (granted:get(key) or 0) > since then count = count + 1 end
+    if key:sub(-#to_ours) == to_ours and (granted:get(key) or 0) > since then
+      local name, _, port = tunnels.plain(key:sub(1, -#to_ours - 1))
+      all = all + 1
+      if port then with_port = with_port + 1 end
+      if port and name == asked_name then of_name = of_name + 1 end
+    end
   end
-  return count
+  return all, with_port, of_name
+end
+
+-- Whether the budget has one more for a label. A visitor may write 65535 ports behind "--local-", and it costs him nothing. So all labels of this
+-- kind together have half of the budget, and a name has `ports_of_name` of them within a week.
+local function has_left(label)
+  local name, _, port = tunnels.plain(label)
+  for seconds, budget in pairs { [day] = settings.certificates_per_day, [week] = settings.certificates_per_week } do
+    local all, with_port, of_name = granted_within(seconds, name)
+    if all >= budget then return false end
+    if port and (with_port >= budget / 2 or of_name >= ports_of_name) then return false end
+  end
+  return true
 end
 
 -- Remembers from now on that a name had its first certificate granted at a time.
@@ -81,7 +100,7 @@ local function within_budget(domain, label)
   -- add() is atomic, so no two workers grant the last certificate. No yield between the two, or the lock would wait for itself.
   while not granted:add("\0lock", 0, 5) do ngx.sleep(0.01) end
   local fits = known(label) -- asked in here: another worker may just have granted it to this very name
-  if not fits and granted_within(day) < settings.certificates_per_day and granted_within(week) < settings.certificates_per_week then
+  if not fits and has_left(label) then
     record(label, ngx.time())
     fits = true
   end
@@ -98,6 +117,8 @@ function ask.answer()
     refused = "one certificate is for all of our own names"
   elseif "." .. domain ~= settings.below and not (label and tunnels.find(label)) then
     refused = "not the name of a live tunnel"
+  elseif label and #label > 63 then
+    refused = "no host name has a label of more than 63"
   elseif label and not within_budget(domain, label) then
     refused = "the certificates of this day or week are used up"
     ngx.log(ngx.WARN, "no certificate for ", domain, ": ", refused, " (", settings.certificates_per_day, ", ", settings.certificates_per_week, ")")

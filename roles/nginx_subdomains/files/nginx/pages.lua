@@ -18,7 +18,7 @@ end
 
 -- content: the page, with the visited label and the forward that its owner would type. A label is letters, digits and hyphens.
 function pages.show(name, status)
-  local label = ngx.var.label:match "^(.+)%-%-local$" or ngx.var.label -- "" where the host has none
+  local label = tunnels.plain(ngx.var.label) -- "" where the host has none
   local values = { host = ngx.var.host, forward = forward_for(label), link = notice.link() }
   local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }
   ngx.status = status

@@ -9,17 +9,21 @@ local dialled = ngx.shared.dialled
 -- What labels mean, as it takes longer to find out than all else that a request needs of this file.
 local meanings = assert(lrucache.new(4096))
 
--- The label without "--local", and whether it had it. A name has no "--", so the two cannot be mistaken.
-local function plain(label)
-  local name = label:match "^(.+)%-%-local$"
-  return name or label, name ~= nil
-end
-
 -- A label of digits is a port, if it is the one way to write it (08080 and 73616 would be others for 8080).
 function tunnels.port_of(label)
   local port = #label <= 5 and label:match "^[1-9]%d*$" and tonumber(label)
   return port and port <= 65535 and port or nil
 end
+
+-- The label without "--local" or "--local-PORT", whether it had one of them, and that port. A name has no "--", so nothing can be mistaken.
+function tunnels.plain(label)
+  local name, digits = label:match "^(.+)%-%-local%-(%d+)$"
+  local port = name and tunnels.port_of(digits)
+  if port then return name, true, port end
+  name = label:match "^(.+)%-%-local$"
+  return name or label, name ~= nil
+end
+local plain = tunnels.plain
 
 -- The port of a name that is dialled: 80, or else 443 with TLS. Whoever is dialled stays so until the tunnel ends; otherwise another client
 -- could take a name's visitors by taking its other port.
@@ -48,15 +52,16 @@ function tunnels.is_blocked(label)
   return settings.blocked[(plain(label))] or false
 end
 
--- What a label means, whether or not somebody holds it: { name, mended, port (of a port label), address, written }, or false for nothing.
+-- What a label means, whether or not somebody holds it: { name, port (of a port label), address, written, localhost }, or false for nothing.
 local function meaning_of(label)
   local meaning = meanings:get(label)
   if meaning ~= nil then return meaning end
-  local name, mended = plain(label)
+  local name, mended, said = plain(label)
   local port = tunnels.port_of(name)
   if port or (names.valid(name) and not settings.reserved[name]) then
-    local address = port and "127.0.0.1" or names.address(name)
-    meaning = { name = name, mended = mended, port = port, address = address, written = listeners.written(address) }
+    local address, localhost = port and "127.0.0.1" or names.address(name), nil
+    if mended then localhost = (said or port) and "localhost:" .. (said or port) or "localhost" end
+    meaning = { name = name, port = port, address = address, written = listeners.written(address), localhost = localhost }
   end
   meanings:set(label, meaning or false)
   return meaning
@@ -64,7 +69,7 @@ end
 
 -- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
---   localhost  what the service is told as Host when the visitor asked for "--local".
+--   localhost  what the service is told as Host when the visitor asked for "--local" or "--local-PORT". Nothing is dialled because of it.
 function tunnels.find(label)
   local meaning, random = meaning_of(label), math.random
   if not meaning or settings.blocked[meaning.name] then return nil end
@@ -74,7 +79,7 @@ function tunnels.find(label)
     return {
       name = name, address = address, port = port, scheme = "http",
       source = string.format("127.%d.%d.%d:%d", random(64, 127), random(0, 255), random(1, 254), random(1024, 65535)),
-      localhost = meaning.mended and "localhost:" .. port or nil,
+      localhost = meaning.localhost,
     }
   end
   port = held_port(name, meaning.written)
@@ -82,7 +87,7 @@ function tunnels.find(label)
   return {
     name = name, address = address, port = port, scheme = port == 80 and "http" or "https",
     source = string.format("[fd74:0:%x:%x:%x:%x::1]:%d", random(0, 65535), random(0, 65535), random(0, 65535), random(0, 65535), random(1024, 65535)),
-    localhost = meaning.mended and "localhost" or nil,
+    localhost = meaning.localhost,
   }
 end
 
