@@ -29,6 +29,10 @@ test-slow: setup ## Run what is too slow for each change: upgrades, rarer faults
 	[ $$code -gt 1 ] || $(PYTEST) --numprocesses 1 tests/e2e -m 'slow and alone' || code=$$?; \
 	exit $$code
 
+test-apps: setup ## Try the servers of docs/applications.md; APPS='guest-vite guest-django' some of them. Needs Node for some
+	molecule converge -s default
+	python tests/apps/apps.py $(APPS)
+
 lint: venv ## Run the linters
 	pytest tests/unit/test_lint.py
 
@@ -51,4 +55,4 @@ clean: ## Remove the scenarios, the test images and .venv
 	@if [ -e .venv/ready ]; then python tools/demo.py clean; fi
 	rm -rf .venv .cache .pytest_cache .ruff_cache build
 
-.PHONY: help venv setup test test-slow lint unit demo demo-down bench soak clean
+.PHONY: help venv setup test test-slow test-apps lint unit demo demo-down bench soak clean

@@ -54,6 +54,10 @@ def test_the_reference_is_in_sync_with_the_specs(run, root):
     run(Path(sys.executable).name, root / "tools/reference.py", "--check")
 
 
+def test_the_table_of_applications_is_what_make_test_apps_expects(run, root):
+    run(Path(sys.executable).name, root / "tests/apps/apps.py", "--check")
+
+
 def test_every_relative_link_leads_somewhere(root, sources):
     broken = []
     for path, markdown in documents(root, sources).items():
