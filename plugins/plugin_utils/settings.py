@@ -72,6 +72,14 @@ RENAMED: dict[str, str] = {
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 # The last ones stand in the containers' /etc/hosts, and so have addresses that are no name's: a pattern that covers
 # proxme-tunnel-network would give every public port away.
+# A token (RFC 9110, 5.6.2) with a mark that Caddy keeps out.
+MARKED_HEADER = r"(?=.*[_.])[A-Za-z0-9!#$%&'+^_`|~.-]+"
+# What the hosts says to services, and what they believe of a browser: visit.lua drops the doubles of these as well.
+OWN_HEADERS = {
+    *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "x-tunnel-plain", "x-tunnel-visitor"),
+    *("sec-fetch-mode", "sec-fetch-site", "content-length", "transfer-encoding", "http2-settings", "keep-alive"),
+    *("proxy-connection", "proxy-authenticate", "proxy-authorization"),
+}
 ALWAYS_RESERVED = [
     "localhost",
     "public",
@@ -359,6 +367,10 @@ def wrong_names(settings: Settings) -> Iterator[str]:
     for name in ("plain_names", "certificates_always"):
         if odd := others(LABEL, settings[name]):
             yield f"tunnel_{name} has {shown(odd)}. Write labels, such as blog or 8080."
+    if odd := others(MARKED_HEADER, settings["headers"]):
+        yield f"tunnel_headers has {shown(odd)}. Write names of headers with _ or . in them, such as user_id."
+    if ours := [name for name in settings["headers"] if re.sub("[^a-z0-9]", "-", name.lower()) in OWN_HEADERS]:
+        yield f"tunnel_headers has {shown(ours)}. Services take that for a header of the host's own: leave it out."
     if odd := others(LABEL, settings["blocked_names"]):
         yield f"tunnel_blocked_names has {shown(odd)}. Write labels without the domain, such as guest-phish or 8080."
     if odd := others(ADDRESS, settings["blocked_addresses"]):

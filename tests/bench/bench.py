@@ -242,8 +242,11 @@ class Bench:
             return self.load.exec(*command).expect().stdout
 
         def handlers(node: object) -> Iterator[dict]:
-            """All reverse proxies to nginx below a node of the configuration."""
-            if isinstance(node, dict) and {"dial": "unix//run/tunnel/visitors.sock"} in (node.get("upstreams") or []):
+            """All reverse proxies to nginx below a node of the configuration, but those of gRPC."""
+            found = isinstance(node, dict) and {"dial": "unix//run/tunnel/visitors.sock"} in (
+                node.get("upstreams") or []
+            )
+            if found and "versions" not in node["transport"]:
                 yield node
             for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
                 yield from handlers(child)

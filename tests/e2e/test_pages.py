@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from world import Answer, Client, Host, Scenario, Visitor, Web, until
+from world import Answer, Client, Host, Scenario, Visitor, Web, World, until
 
 VERSIONS = ["1.1", "2", "3"]
 
@@ -97,6 +97,66 @@ def test_a_service_that_is_down(client: Client, web: Web, visitor: Visitor, doma
             for method in ("GET", "POST"):
                 answer = visitor.get(f"https://{name}/", method=method, body=b"x" if method == "POST" else None)
                 expect_page(answer, 502, name, "The service behind")
+
+
+def test_a_service_that_answers_what_cannot_be_passed_on(
+    world: World, client: Client, visitor: Visitor, domain: str
+) -> None:
+    """It is not said to be down: too many headers, interim answers, no HTTP, an answer that is broken off."""
+    answers = {
+        "headers": b"HTTP/1.1 200 OK\r\n" + b"X-Many: and one more of them, as it is\r\n" * 2000 + b"\r\n",
+        "header": b"HTTP/1.1 200 OK\r\nSet-Cookie: " + b"x" * 70_000 + b"\r\n\r\n",
+        "interim": b"HTTP/1.1 102 Processing\r\n\r\n",
+        "half": b"HTTP/1.1 200 OK\r\nContent-",
+        "ssh": b"SSH-2.0-OpenSSH_10.0\r\n",
+    }
+    with world.raw_service() as raw, client.tunnel("guest-x:80", to=raw):
+        for name, answer in answers.items():
+            raw.answers(name, answer)
+            words = (f"guest-x.{domain}", "64 KB of headers")
+            expect_page(visitor.get(f"https://guest-x.{domain}/{name}"), 502, *words)
+        # Of one that may not be asked twice, the front end itself says it.
+        answer = visitor.get(f"https://guest-x.{domain}/ssh", method="POST", body=b"x")
+        expect_page(answer, 502, "No answer", "may be no HTTP")
+        assert "server" not in answer.headers
+
+
+def test_a_request_that_is_too_large(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
+    """By its address, one header or many of them."""
+    with client.tunnel("guest-x:80", to=web):
+        # curl itself sends no more over HTTP/2.
+        for http in ("1.1", "3"):
+            for headers, query, status in (
+                ({}, "x" * 70_000, 414),
+                ({"Cookie": "x" * 70_000}, "", 431),
+                ({f"X-Many-{number}": "x" * 7_000 for number in range(25)}, "", 431),
+            ):
+                answer = visitor.get(f"https://guest-x.{domain}/?{query}", http=http, headers=headers)
+                expect_page(answer, status, "too large", "64 KB")
+
+
+def test_a_method_that_nobody_serves(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
+    """TRACE is refused by nginx itself."""
+    with client.tunnel("guest-x:80", to=web):
+        expect_page(visitor.get(f"https://guest-x.{domain}/", method="TRACE"), 405, "method")
+
+
+def test_nginx_is_away(host: Host, client: Client, web: Web, visitor: Visitor, domain: str) -> None:
+    """The front end has a page of its own."""
+    with client.tunnel("guest-x:80", to=web):
+        url = f"https://guest-x.{domain}/echo"
+        assert visitor.get(url).status == 200
+        sockets = host.docker("volume", "inspect", "--format={{.Mountpoint}}", "proxme-tunnel-sockets").expect()
+        socket = f"{sockets.stdout.strip()}/visitors.sock"
+        host.exec("mv", socket, f"{socket}.away").expect()
+        try:
+            # What comes over a connection that is kept would still be served.
+            host.reload("proxme-tunnel-nginx")
+            answer = until("it is missed", lambda: (got := visitor.get(url, method="POST")).status != 200 and got)
+            expect_page(answer, 502, "No answer")
+        finally:
+            host.exec("mv", f"{socket}.away", socket).expect()
+        assert visitor.get(url).status == 200
 
 
 def test_a_service_that_comes_back(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
@@ -232,3 +292,9 @@ def test_no_header_says_what_the_host_is_made_of(client: Client, web: Web, visit
             answer = visitor.get(url, http="1.1")
             assert answer.status in (200, 308, 404), (url, answer.error)
             assert not {"server", "via", "x-powered-by"} & answer.headers.keys(), (url, answer.headers)
+
+
+def test_nothing_else_is_on_the_bare_domain(visitor: Visitor, domain: str) -> None:
+    """A path that is no page there."""
+    for http in VERSIONS:
+        expect_page(visitor.get(f"https://{domain}/robots.txt", http=http), 404, "No answer", f"https://{domain}/")

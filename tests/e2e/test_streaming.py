@@ -13,9 +13,13 @@ from world import Client, Container, Host, Tunnel, Visitor, Web, World, until
 GIB = 2**30
 MIB = 2**20
 RISE = 32 * MIB
+# More than all buffers on the way hold.
+UNREAD = 50_000_000
 # Shorter than the 30 minutes that a tunnel may well be idle, with the same settings: each timer of sshd and of the
 # namespace that could end an idle tunnel (ClientAlive, LoginGraceTime, TCP keepalive: 20 s at the most) is over then.
 IDLE = 60
+# Longer than nginx waits for a visitor if it isn't told otherwise (client_body_timeout, send_timeout: 60 s).
+PAUSE = 65
 # Longer than the time after which an ordinary request that is silent is given up (tunnel_answer_timeout).
 QUIET = 13
 
@@ -113,6 +117,20 @@ def idle_tunnel(world: World, web: Web) -> Iterator[tuple[Tunnel, float]]:
         yield client.tunnel("guest-idle:80", to=web), time.monotonic()
 
 
+@pytest.fixture(scope="module")
+def paused(world: World, web: Web, visitor: Visitor, domain: str) -> Iterator[None]:
+    """Visitors who pause an upload and a download while the tests of this file run."""
+    with world.client("paused") as client, client.tunnel("guest-paused:80", to=web):
+        name = f"guest-paused.{domain}"
+        assert visitor.get(f"https://{name}/").status == 200
+        size, seconds = str(UNREAD), str(PAUSE)
+        with (
+            visitor.background("pause.py", "up", name, "/run/root.pem", size, seconds, "/run/paused-up"),
+            visitor.background("pause.py", "down", name, "/run/root.pem", size, seconds, "/run/paused-down"),
+        ):
+            yield
+
+
 @pytest.fixture
 def files(web: Web) -> Iterator[Callable[[int], str]]:
     """Call it to have the service's machine serve a file of so many bytes at port 81; returns its SHA-256."""
@@ -123,7 +141,7 @@ def files(web: Web) -> Iterator[Callable[[int], str]]:
     web.container.shell("nginx -e stderr -c /tmp/files.conf -s stop; rm -f /tmp/big")
 
 
-@pytest.mark.usefixtures("idle_tunnel")
+@pytest.mark.usefixtures("idle_tunnel", "paused")
 def test_a_gibibyte_down_takes_no_memory(
     memory: Memory, client: Client, web: Web, visitor: Visitor, domain: str, files: Callable[[int], str]
 ) -> None:
@@ -138,7 +156,7 @@ def test_a_gibibyte_down_takes_no_memory(
     memory.expect_flat()
 
 
-@pytest.mark.usefixtures("idle_tunnel")
+@pytest.mark.usefixtures("idle_tunnel", "paused")
 def test_a_gibibyte_up_takes_no_memory(memory: Memory, client: Client, web: Web, visitor: Visitor, domain: str) -> None:
     """An upload of 1 GiB over HTTPS arrives whole, and no container holds it."""
     expected = write_pattern(visitor, "/tmp/big", GIB)
@@ -201,3 +219,14 @@ def test_an_idle_tunnel_stays(idle_tunnel: tuple[Tunnel, float], visitor: Visito
     assert tunnel.running, tunnel.output
     answer = visitor.get(f"https://guest-idle.{domain}/")
     assert answer.status == 200, answer.error
+
+
+def test_a_visitor_may_pause(paused: None, visitor: Visitor) -> None:
+    """In the middle of an upload, and of a film. They have paused since the first test of this file."""
+    for direction, said in (("down", str(UNREAD)), ("up", f'"bytes": {UNREAD}')):
+        ended = until(
+            f"the pause ({direction}) is over",
+            lambda d=direction: visitor.shell(f"cat /run/paused-{d}").stdout,
+            within=PAUSE + 30,
+        )
+        assert said in ended

@@ -113,6 +113,59 @@ def test_a_service_is_told_who_visits(client: Client, web: Web, visitor: Visitor
                 assert lie not in answer.body
 
 
+def test_headers_with_any_name_reach_the_service(world: World, client: Client, visitor: Visitor, domain: str) -> None:
+    """With _ or . those that the operator lets in, but nothing that WSGI or PHP take for a header of the host's own."""
+    passed = {"user_id": "1", "x.api.version": "2", "A~b": "3"}
+    lies = ["X_Forwarded_For", "X-Forwarded~For", "x.forwarded.for", "X_Real_IP", "X~Real~IP", "X!Tunnel!Plain"]
+    with world.raw_service() as raw, client.tunnel("guest-x:80", to=raw):
+        for http in VERSIONS:
+            raw.forget()
+            sent = passed | dict.fromkeys(lies, "203.0.113.7")
+            assert visitor.get(f"https://guest-x.{domain}/", http=http, headers=sent).status == 200
+            [request] = raw.requests()
+            told = {name.lower(): value for name, value in request["headers"]}
+            assert {name: told.get(name.lower()) for name in passed} == passed
+            assert "203.0.113.7" not in told.values()
+
+
+def test_64_kb_of_headers_pass(world: World, client: Client, visitor: Visitor, domain: str) -> None:
+    """In the address, in one header, or in many."""
+    with world.raw_service() as raw, client.tunnel("guest-x:80", to=raw):
+        for http in VERSIONS:
+            for headers, query in (
+                ({"Cookie": "x" * 63_000}, ""),
+                ({f"X-Many-{number}": "x" * 5_000 for number in range(12)}, ""),
+                ({}, "x" * 63_000),
+                ({"Cookie": "x" * 31_000}, "x" * 32_000),
+            ):
+                raw.forget()
+                answer = visitor.get(f"https://guest-x.{domain}/none/?{query}", http=http, headers=headers)
+                assert answer.status == 200, (http, answer.error, answer.body[:100])
+                [request] = raw.requests()
+                told = {name.lower(): value for name, value in request["headers"]}
+                assert {name: told[name.lower()] for name in headers} == headers
+                assert request["line"] == f"GET /none/{query and '?' + query} HTTP/1.1"
+
+
+def test_a_service_that_closes_a_connection_which_is_used_again_loses_no_visitor(
+    client: Client, visitor: Visitor, domain: str
+) -> None:
+    """What may be asked twice is; what may not is asked once."""
+    asked = ["GET"] * 5 + ["POST"] * 5 + ["GET", "POST", "PUT"] * 3
+    with client.background("one_each.py", "3000", "/run/asked"), client.tunnel("guest-x:80:localhost:3000"):
+        url = f"https://guest-x.{domain}/"
+        until("it is served", lambda: visitor.get(url).body == "once")
+        client.write("/run/asked", "")
+        # In one go, so that connections are still kept.
+        script = "; ".join(
+            f"curl -sS -o /dev/null -w '%{{http_code}}\n' --cacert /run/root.pem -X {method} {url}"
+            + (" -d body" if method != "GET" else "")
+            for method in asked
+        )
+        assert visitor.shell(script).expect().stdout.split() == ["200"] * len(asked)
+        assert client.read("/run/asked").split() == asked
+
+
 def test_plain_http_leads_to_https(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
     """http:// redirects to https://, same host, path and query; 308 keeps the method."""
     path = "/echo/a%20b/%2e%2e/c?d=e&f=%26&g"

@@ -41,7 +41,7 @@ SETTINGS = {
 # As templates/texts.lua.j2 writes them, but shorter.
 TEXTS = {
     name: f'<style>p {{ margin: 0 }}</style><h1>{name}: {{host}}</h1><a href="{{link}}">on</a><pre>{{forward}}</pre>'
-    for name in ("notice", "nobody", "blocked", "down", "silent", "crowded")
+    for name in ("notice", "nobody", "blocked", "down", "unclear", "silent", "crowded", "large", "unread", "broken")
 }
 
 
@@ -211,6 +211,8 @@ class Nginx:
         *,
         proto: str | None = "https",
         port: str = "",
+        method: str = "GET",
+        http2: bool = False,
         **given: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
         """Return a request for a host as nginx has it from the front end, with the variables of nginx.conf.j2."""
@@ -227,6 +229,8 @@ class Nginx:
             "tunnel_scheme": "",
             "tunnel_source": "",
             "websocket": "websocket" if upgrade.lower() == "websocket" else "",
+            "request_method": method,
+            "server_protocol": "HTTP/2.0" if http2 else "HTTP/1.1",
         }
         if proto:
             headers.append(("X-Forwarded-Proto", proto))
@@ -281,8 +285,14 @@ class Nginx:
         return self.ask(f"{label}.{DOMAIN}")[0] == 200
 
     def route(self, host: str, target: str = "/", headers: Any = (), **given: Any) -> Reply:  # noqa: ANN401
-        """A visitor's request up to the point where the tunnel is dialled."""
-        return self.run("rewrite", self.request(host, target, headers, **given), self.worker.visit.route)
+        """A visitor's request up to the point where the tunnel is dialled, or where another location goes on."""
+        return self.run("rewrite", self.request(host, target, headers, **given), self.worker.visit.route, "/")
+
+    def led(self, visited: Reply) -> Reply:
+        """What the location does that a request was led to."""
+        location = visited.exec
+        visited.request.exec = None
+        return self.run("rewrite", visited.request, self.worker.visit.route, location)
 
     def dial(self, visited: Reply) -> Reply:
         """Dial the tunnel of a request that was routed."""

@@ -81,7 +81,8 @@ local function dictionary()
   return dict
 end
 
--- Headers, of a request or an answer: a list of { name, value }. Names are told apart without case, and "_" means "-".
+-- Headers, of a request or an answer: a list of { name, value }. Names are told apart without case. In variables, and of
+-- an answer, "_" means "-".
 
 local function same(name) return (name:lower():gsub("_", "-")) end
 
@@ -100,6 +101,14 @@ local function replace(headers, name, value)
   for _, each in ipairs(type(value) == "table" and value or { value }) do
     headers[#headers + 1] = { same(name), each }
   end
+end
+
+-- Of a request: a "_" is one.
+local function replace_exactly(headers, name, value)
+  for i = #headers, 1, -1 do
+    if headers[i][1]:lower() == name:lower() then table.remove(headers, i) end
+  end
+  for _, each in ipairs(type(value) == "table" and value or { value }) do headers[#headers + 1] = { name, each } end
 end
 
 local function one_or_all(found) return #found > 1 and found or found[1] end
@@ -169,16 +178,19 @@ ngx = {
   req = {
     http_version = function() return current.http_version end,
     -- Of more headers than `most` the last ones are missing; 0 is all of them.
-    get_headers = function(most)
+    get_headers = function(most, raw)
       local found = {}
       for i, header in ipairs(current.headers) do
         if most ~= 0 and i > (most or 100) then break end
-        found[same(header[1])] = one_or_all(values(current.headers, header[1]))
+        local name = raw and header[1] or header[1]:lower()
+        local before = found[name]
+        if type(before) == "table" then before[#before + 1] = header[2]
+        else found[name] = before and { before, header[2] } or header[2] end
       end
-      return setmetatable(found, { __index = function(t, name) return rawget(t, same(name)) end })
+      return raw and found or setmetatable(found, { __index = function(t, name) return rawget(t, same(name)) end })
     end,
-    set_header = function(name, value) replace(current.headers, name, value) end,
-    clear_header = function(name) replace(current.headers, name, {}) end,
+    set_header = function(name, value) replace_exactly(current.headers, name, value) end,
+    clear_header = function(name) replace_exactly(current.headers, name, {}) end,
   },
 }
 ngx.say = function(...) ngx.print(...) ngx.print "\n" end

@@ -45,6 +45,13 @@ BLOCKED_RANGES = [
 STAND_IN = "stands-for.the-module"
 SECOND = 10**9  # as Caddy writes it
 PLAIN, STRICT = "X-Tunnel-Plain", "Strict-Transport-Security"
+GRPC = [
+    {
+        "header": {"Content-Type": ["application/grpc*"]},
+        "not": [{"header": {"Content-Type": ["application/grpc-web*"]}}],
+        "protocol": "http/2+",
+    }
+]
 NOT_LOGGED = [
     *("request>remote_ip", "request>remote_port", "request>proto", "request>method", "request>uri"),
     *("request>headers", "request>tls", "resp_headers", "user_id"),
@@ -69,6 +76,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "logged": {"tunnel_log_visitors": True, "tunnel_log_days": 3},
     "blocked": {"tunnel_blocked_addresses": BLOCKED, "tunnel_abuse_contact": "abuse@example.org"},
     "hsts": {"tunnel_hsts": 31536000},
+    "headers": {"tunnel_headers": ["user_id", "x.api.version", "a_b.c"]},
     "sites": {"tunnel_sites": ["own.caddy"]},
 }
 ORDERED: dict[str, dict[str, Any]] = {
@@ -311,7 +319,10 @@ def test_caddy_takes_it_and_listens_where_it_should(made, case):
         assert server.get("automatic_https") == ({"disable": True} if made.mode == "off" else None)
         assert server["read_header_timeout"] == 10 * SECOND
         assert server["idle_timeout"] == 300 * SECOND
-        assert server["max_header_bytes"] == 64000
+        # A visitor may pause.
+        assert server["read_idle_timeout"] == server["write_idle_timeout"] == 24 * 3600 * SECOND
+        # More than nginx takes (large_client_header_buffers), so that its page says so.
+        assert server["max_header_bytes"] == 256_000
     assert made.config["apps"]["http"]["grace_period"] == 10 * SECOND
 
 
@@ -444,8 +455,8 @@ def test_there_is_a_site_for_every_host_by_http_and_by_https(made, case):
 @each_case
 def test_a_tunnel_hears_who_the_visitor_is_from_caddy_alone(made, case):
     tunnels = [(site, handler) for site in made.sites for handler in site.tunnels()]
-    # Every site but the landing page's by http.
-    assert len(tunnels) == len(
+    # Every site but the landing page's by http has two: for gRPC, and for all else.
+    assert len(tunnels) == 2 * len(
         [site for site in made.sites if (site.listen, DOMAIN in site.hosts) != (made.http, True)]
     )
     for site, handler in tunnels:
@@ -469,6 +480,7 @@ def test_only_caddy_says_that_there_is_no_certificate_yet(made, case):
     for site in made.sites:
         for tunnel in site.tunnels():
             (under,) = [conditions for conditions, step in site.steps if step is tunnel]
+            under = [condition for condition in under if condition not in GRPC]
             before = [(conditions, step.get("request", {})) for conditions, step in site.before(tunnel)]
             removed = [number for number, (_, request) in enumerate(before) if request.get("delete") == [PLAIN]]
             said = [number for number, (_, request) in enumerate(before) if PLAIN in request.get("set", {})]
@@ -530,9 +542,47 @@ def test_a_reload_cuts_no_stream_and_nothing_of_a_tunnel_is_kept_back(made, case
     for site in made.sites:
         for tunnel in site.tunnels():
             assert tunnel["stream_close_delay"] == 720 * 3600 * SECOND
-            assert tunnel["flush_interval"] == -1
+            # Of gRPC all is that has no length.
+            assert tunnel.get("flush_interval") == (None if "versions" in tunnel["transport"] else -1)
             assert tunnel["transport"]["compression"] is False
             assert tunnel["load_balancing"] == {"try_duration": 5 * SECOND, "try_interval": SECOND // 10}
+
+
+@each_case
+def test_of_headers_with_marks_those_are_let_in_that_were_asked_for(made, case):
+    kept = {"expected_underscore_headers": ["user_id", "a_b.c"], "expected_dot_headers": ["x.api.version", "a_b.c"]}
+    for server in made.servers.values():
+        asked_for = {name: server[name] for name in kept if name in server}
+        assert asked_for == (kept if made.get("headers") else {})
+
+
+@each_case
+def test_grpc_alone_is_http_2_all_the_way(made, case):
+    for site in made.sites:
+        if not site.tunnels():
+            continue
+        by_grpc, other = site.tunnels()
+        under = {id(handler): conditions for conditions, handler in site.steps}
+        assert [condition for condition in under[id(by_grpc)] if condition in GRPC] == GRPC
+        assert not [condition for condition in under[id(other)] if condition in GRPC]
+        assert by_grpc["transport"]["versions"] == ["h2c"]
+        assert "versions" not in other["transport"]
+        # Shorter than nginx keeps it: no request meets a connection that nginx is closing.
+        assert other["transport"]["keep_alive"]["idle_timeout"] == 60 * SECOND
+
+
+@each_case
+def test_whatever_nobody_answers_gets_a_page_of_ours_on_each_site(made, case):
+    for server in made.servers.values():
+        if server["listen"] == [made.ask]:
+            continue
+        shown = [handler for _, handler in steps(server["errors"]["routes"], [])]
+        pages = [handler["body"] for handler in shown if handler["handler"] == "static_response"]
+        assert pages
+        for page in pages:
+            assert page.startswith("<!doctype html>")
+            assert f'href="https://{DOMAIN}' in page
+            assert "status of this answer is {http.error.status_code}" in page
 
 
 @each_case
@@ -630,6 +680,11 @@ class Upstream(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
                 self.send_header("Via", "nginx")
                 self.end_headers()
                 self.wfile.write(json.dumps({name.lower(): value for name, value in self.headers.items()}).encode())
+
+            def do_POST(self) -> None:
+                """Break off."""
+                asked.append(self.path)
+                self.close_connection = True
 
             def address_string(self) -> str:
                 return "caddy"
@@ -770,6 +825,18 @@ def test_what_a_visitor_says_of_itself_is_not_believed(visited):
         assert heard.get("x-tunnel-plain") == ("yes" if mode == "on_demand" else None)
 
 
+def test_headers_with_marks_come_that_were_asked_for_and_no_others(caddy):
+    names = ["user_id", "x.api.version", "a_b.c"]
+    with (
+        caddy(tunnel_tls="files", tunnel_headers=names) as server,
+        httpx.Client(verify=False, trust_env=False) as client,
+    ):
+        url = f"https://127.0.0.1:{server.ports['https']}/"
+        sent = {"Host": f"blog.{DOMAIN}", **dict.fromkeys([*names, "other_id", "X_Real_IP", "x.real.ip"], "1")}
+        heard = client.get(url, headers=sent, extensions={"sni_hostname": f"blog.{DOMAIN}"}).json()
+        assert {name for name, value in heard.items() if value == "1"} == set(names)
+
+
 def test_who_is_blocked_gets_nothing_by_any_name(visited):
     mode, server = visited
     before = len(server.visitors.asked)
@@ -798,6 +865,25 @@ def test_an_answer_says_nothing_of_the_host(visited):
             assert answer.headers.get(STRICT) == ("max-age=31536000" if scheme == "https" else None)
     if mode != "on_demand":
         assert server.get(WAYS[mode][-1], DOMAIN).text == "the page index"
+
+
+def test_an_answer_that_is_broken_off_is_a_page_of_ours(visited):
+    mode, server = visited
+    before = len(server.visitors.asked)
+    for scheme in WAYS[mode]:
+        with httpx.Client(verify=False, trust_env=False, timeout=20) as client:
+            answer = client.post(
+                f"{scheme}://127.0.0.1:{server.ports[scheme]}/",
+                headers={"Host": f"blog.{DOMAIN}", "X-Forwarded-For": "198.51.100.5"},
+                extensions={"sni_hostname": f"blog.{DOMAIN}"},
+            )
+        assert answer.status_code == 502
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-store"
+        assert {"server", "via"}.isdisjoint(answer.headers)
+        assert "The status of this answer is 502." in answer.text
+    # It was not asked again.
+    assert len(server.visitors.asked) == before + len(WAYS[mode])
 
 
 def test_without_a_trusted_proxy_a_visitor_is_who_it_comes_from(caddy):

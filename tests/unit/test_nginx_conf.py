@@ -97,7 +97,7 @@ class Block:
 
     def headers(self) -> dict[str, str]:
         """What is set for the tunnel, by the header's name in lower case."""
-        pairs = self.all("proxy_set_header")
+        pairs = self.all("proxy_set_header") + self.all("grpc_set_header")
         assert len({name.lower() for name, _ in pairs}) == len(pairs)
         return {name.lower(): value for name, value in pairs}
 
@@ -152,13 +152,23 @@ class Written:
         return block
 
     @property
-    def location(self) -> Block:
-        """Where a visitor is led to a tunnel."""
+    def visited(self) -> Block:
+        """The server of visitors."""
         servers = [block for _, block in self.http.blocks("server")]
         (visited,) = [block for block in servers if block.one("listen")[0] == "unix:visitors.sock"]
-        ((arguments, block),) = visited.blocks("location")
-        assert arguments == ["/"]
-        return block
+        return visited
+
+    @property
+    def locations(self) -> dict[str, Block]:
+        """The ways to a tunnel: by kept connections, by one for each request, and by HTTP/2."""
+        found = {arguments[0]: block for arguments, block in self.visited.blocks("location")}
+        assert list(found) == ["/", "@once", "@h2"]
+        return found
+
+    @property
+    def protocols(self) -> list[tuple[Block, str]]:
+        """Each way to a tunnel, and what the names of its directives begin with."""
+        return [(block, "grpc" if name == "@h2" else "proxy") for name, block in self.locations.items()]
 
     def get(self, name: str) -> Any:
         """What the operator has written, or would have."""
@@ -208,45 +218,79 @@ def test_the_trial_refuses_what_nginx_does_not_know(rendered, real_nginx):
 @each_case
 def test_a_kept_connection_never_outlives_its_tunnel_by_more_than_a_second(made, case):
     """Else a name's next owner would lose visitors to the former one."""
-    ((name, upstream),) = made.http.blocks("upstream")
-    assert name == ["tunnel"]
-    assert upstream.one("keepalive_time") == ["1s"]
-    assert upstream.one("keepalive_timeout") == ["1s"]
-    assert ("balancer_by_lua_block", [], "visit.dial()") in upstream.directives
-    # Nobody is dialled but by the Lua.
-    assert upstream.all("server") == [["0.0.0.1"]]
+    upstreams = {name: upstream for (name,), upstream in made.http.blocks("upstream")}
+    assert list(upstreams) == ["kept", "once"]
+    assert upstreams["kept"].one("keepalive_time") == ["1s"]
+    assert upstreams["kept"].one("keepalive_timeout") == ["1s"]
+    assert upstreams["once"].all("keepalive") == []
+    for upstream in upstreams.values():
+        assert ("balancer_by_lua_block", [], "visit.dial()") in upstream.directives
+        # Nobody is dialled but by the Lua.
+        assert upstream.all("server") == [["0.0.0.1"]]
 
 
 @each_case
 def test_an_answer_of_a_tunnel_does_not_steer_nginx(made, case):
-    location = made.location
     every = ["Redirect", "Expires", "Limit-Rate", "Buffering", "Charset"]
-    assert sorted(location.one("proxy_ignore_headers")) == sorted(f"X-Accel-{name}" for name in every)
-    (lua,) = [body for name, _, body in location.directives if name == "header_filter_by_lua_block"]
-    assert lua == "visit.refuse_unclear(); visit.mend_answer(); notice.guard()"
-    assert location.one("proxy_max_temp_file_size") == ["0"]
-    assert location.one("proxy_buffering") == location.one("proxy_request_buffering") == ["off"]
+    for location, protocol in made.protocols:
+        assert sorted(location.one(f"{protocol}_ignore_headers")) == sorted(f"X-Accel-{name}" for name in every)
+        (lua,) = [body for name, _, body in location.directives if name == "header_filter_by_lua_block"]
+        assert lua == "visit.refuse_unclear(); visit.mend_answer(); notice.guard()"
+        if protocol == "proxy":
+            assert location.one("proxy_max_temp_file_size") == ["0"]
+            assert location.one("proxy_buffering") == ["off"]
 
 
 @each_case
 def test_a_tunnel_is_dialled_where_the_lua_says_and_from_an_address_of_its_own(made, case):
-    location = made.location
-    assert location.one("proxy_pass") == ["$tunnel_scheme://tunnel"]
-    assert location.one("proxy_bind") == ["$tunnel_source"]
-    assert ("rewrite_by_lua_block", [], "visit.route()") in location.directives
+    passed = [block.one(f"{protocol}_pass") for block, protocol in made.protocols]
+    assert passed == [["$tunnel_scheme://kept"], ["$tunnel_scheme://once"], ["$tunnel_h2_scheme://once"]]
+    for (location, protocol), name in zip(made.protocols, made.locations, strict=True):
+        assert location.one(f"{protocol}_bind") == ["$tunnel_source"]
+        assert ("rewrite_by_lua_block", [], f'visit.route "{name}"') in location.directives
     # Nothing but the Lua says where: they begin empty.
-    sets = dict(location.all("set"))
-    assert (sets["$tunnel_scheme"], sets["$tunnel_source"]) == ("", "")
+    sets = dict(made.visited.all("set"))
+    assert (sets["$label"], sets["$tunnel_scheme"], sets["$tunnel_source"]) == ("", "", "")
+    maps = {tuple(arguments): block.directives for arguments, block in made.http.blocks("map")}
+    assert maps["$tunnel_scheme", "$tunnel_h2_scheme"] == [("default", ["grpc"], None), ("https", ["grpcs"], None)]
+
+
+@each_case
+def test_only_what_can_be_sent_again_is(made, case):
+    """Over a kept connection nginx asks once more where the service had closed it; with a body it can't."""
+    locations = made.locations
+    assert [locations[name].one("proxy_request_buffering") for name in ("/", "@once")] == [["on"], ["off"]]
+    for location, protocol in made.protocols:
+        # A service that is silent is not asked again.
+        assert location.one(f"{protocol}_next_upstream") == ["error"]
+    assert locations["@once"].headers()["connection"] == "close"
+
+
+@each_case
+def test_a_visitor_may_pause_for_a_day_in_both_directions(made, case):
+    assert made.visited.one("client_body_timeout") == made.visited.one("send_timeout") == ["1d"]
+
+
+@each_case
+def test_64_kb_of_headers_with_any_name_pass(made, case):
+    """Of two lines that have no room in one buffer, the second is in the other."""
+    assert made.visited.one("large_client_header_buffers") == ["2", "64k"]
+    assert made.visited.one("underscores_in_headers") == ["on"]
+    assert made.visited.one("ignore_invalid_headers") == ["off"]
+    for location, protocol in made.protocols:
+        assert location.one(f"{protocol}_buffer_size") == ["64k"]
 
 
 @each_case
 def test_a_tunnel_hears_of_no_upgrade_but_a_websocket_and_of_nothing_between_caddy_and_nginx(made, case):
-    headers = made.location.headers()
-    assert headers["upgrade"] == "$websocket"
-    assert headers["connection"] == "$websocket_connection"
-    assert [headers[name] for name in ("http2-settings", "x-tunnel-plain", "x-tunnel-visitor")] == ["", "", ""]
-    assert headers["host"] == "$visited_host"
-    assert made.location.one("proxy_http_version") == ["1.1"]
+    for location in made.locations.values():
+        headers = location.headers()
+        assert [headers[name] for name in ("http2-settings", "x-tunnel-plain", "x-tunnel-visitor")] == ["", "", ""]
+        assert headers["host"] == "$visited_host"
+    kept, once, h2 = (location.headers() for location in made.locations.values())
+    assert [kept["upgrade"], once["upgrade"], h2["upgrade"]] == ["$websocket", "", ""]
+    assert kept["connection"] == "$websocket_connection"
+    assert made.locations["/"].one("proxy_http_version") == made.locations["@once"].one("proxy_http_version") == ["1.1"]
     maps = {tuple(arguments): block.directives for arguments, block in made.http.blocks("map")}
     assert maps["$http_upgrade", "$websocket"] == [
         ("default", [""], None),
@@ -257,27 +301,32 @@ def test_a_tunnel_hears_of_no_upgrade_but_a_websocket_and_of_nothing_between_cad
 
 @each_case
 def test_a_tunnel_is_told_the_host_and_port_that_visitors_see(made, case):
-    told = dict(made.location.all("set"))["$visited_host"]
+    told = dict(made.visited.all("set"))["$visited_host"]
     assert told == {443: "$host", 8443: "$host:8443"}[made.get("https_port")]
 
 
 @each_case
 def test_limits_hold_when_they_are_given_and_only_then(made, case):
-    http, location = made.http, made.location
+    http = made.http
     per_address = made.get("visits_per_address")
     zones, limits = [["$label", "zone=names:4m"]], [["names", str(made.get("visits_per_name"))]]
     if per_address:
         zones.append(["$visitor", "zone=addresses:4m"])
         limits.append(["addresses", str(per_address)])
-    assert (http.all("limit_conn_zone"), location.all("limit_conn")) == (zones, limits)
+    assert http.all("limit_conn_zone") == zones
+    for location in made.locations.values():
+        assert location.all("limit_conn") == limits
     rates = {"label": ("name_rate", "requests_per_name"), "visitor": ("address_rate", "requests_per_address")}
     wanted = {key: (zone, made.get(name)) for key, (zone, name) in rates.items() if made.get(name)}
     assert http.all("limit_req_zone") == [
         [f"${key}", f"zone={zone}:4m", f"rate={rate}r/s"] for key, (zone, rate) in wanted.items()
     ]
-    assert location.all("limit_req") == [[f"zone={zone}", f"burst={rate}", "nodelay"] for zone, rate in wanted.values()]
+    for location in made.locations.values():
+        assert location.all("limit_req") == [
+            [f"zone={zone}", f"burst={rate}", "nodelay"] for zone, rate in wanted.values()
+        ]
     assert http.one("limit_conn_status") == http.one("limit_req_status") == ["429"]
-    assert location.one("client_max_body_size") == [made.get("body_limit")]
+    assert made.visited.one("client_max_body_size") == [made.get("body_limit")]
 
 
 @each_case
@@ -302,7 +351,7 @@ def test_no_visitor_reaches_the_door_for_certificates(made, case):
     ]
     ask = {body for block in servers for _, place in block.blocks("location") for name, _, body in place.directives}
     assert "ask.answer()" in ask
-    assert "ask." not in str(made.location)
+    assert "ask." not in str(made.visited)
     assert made.http.one("server_tokens") == made.http.one("access_log") == ["off"]
 
 
@@ -340,7 +389,10 @@ def test_blocked_labels_of_digits_are_blocked_as_labels(rendered):
 @each_case
 def test_every_page_is_there_and_says_what_was_given(made, case):
     pages = made.lua("texts.lua")
-    assert sorted(pages) == ["blocked", "crowded", "down", "nobody", "notice", "silent"]
+    shown = (ROLES / "nginx_subdomains/files/nginx/pages.conf").read_text() + (
+        ROLES / "nginx_subdomains/files/nginx/pages.lua"
+    ).read_text()
+    assert sorted(pages) == sorted({*re.findall(r'pages\.show\("(\w+)"', shown), "unclear", "down"})
     port = made.get("https_port")
     contact = made.get("abuse_contact")
     for page in pages.values():

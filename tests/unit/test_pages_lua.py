@@ -142,13 +142,18 @@ def test_the_link_to_go_on_is_one_address_on_this_host(nginx, target):
 def test_a_service_that_is_down_is_told_from_a_tunnel_that_has_just_ended(nginx, label, forward):
     nginx.listen(forward)
 
-    def failed():
+    def failed(received=None):
         request = nginx.request(f"{label}.{DOMAIN}")
         request.vars.label = label
+        request.vars.upstream_bytes_received = received
         return nginx.run("content", request, nginx.worker.pages.failed)
 
     page = failed()
     assert (page.status, shown(page, "h1")) == (502, f"down: {label}.{DOMAIN}")
+    # By try: over a kept connection that its service had closed, and over a new one.
+    for received, name in (("0", "down"), ("0, 0", "down"), ("0, 70", "unclear"), ("65536", "unclear")):
+        page = failed(received)
+        assert (page.status, shown(page, "h1")) == (502, f"{name}: {label}.{DOMAIN}")
     nginx.end(forward)
     nginx.wait(1)
     page = failed()

@@ -298,6 +298,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"tunnel_bandwidth_per_address": 10001},
         "tunnel_bandwidth_per_address is 10001. Write 1 to 10000 Mbit/s, or 0 for no bound.",
     ),
+    (
+        {"tunnel_headers": ["user_id", "X-Plain", "a b_c", "x_ä", "api_*"]},
+        (
+            'tunnel_headers has ["X-Plain", "a b_c", "x_ä", "api_*"]. Write names of headers with _ or . in '
+            "them, such as user_id."
+        ),
+    ),
+    (
+        {"tunnel_headers": ["X_Real.IP", "user.id"]},
+        'tunnel_headers has ["X_Real.IP"]. Services take that for a header of the host\'s own: leave it out.',
+    ),
     ({"tunnel_hsts": -1}, "tunnel_hsts is -1. Write seconds, such as 31536000, or 0 for none."),
     (
         {"tunnel_drain_hours": -0.5},
@@ -661,6 +672,7 @@ POSSIBLE: dict[str, Any] = {
     "tunnel_answer_timeout": 1,
     "tunnel_visits_per_name": 1,
     "tunnel_body_limit": "100m",
+    "tunnel_headers": ["user_id"],
     "tunnel_renew_every": "2d",
     "tunnel_retry_every": "90s",
     "tunnel_minimum_memory": 0,

@@ -102,6 +102,112 @@ def test_https_is_never_redirected(nginx):
         assert (visited.exit, visited.headers("location")) == (None, [])
 
 
+# By which location.
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "location"),
+    [
+        *((method, {}, None) for method in ("GET", "HEAD", "OPTIONS", "DELETE", "PUT")),
+        ("PUT", {"Content-Length": "0"}, None),
+        ("GET", {"Upgrade": "websocket"}, None),
+        # May not be done twice, or can't be sent twice.
+        *((method, {}, "@once") for method in ("POST", "PATCH", "LOCK", "MKCOL", "get", "X")),
+        *((method, {"Content-Length": "1"}, "@once") for method in ("POST", "PUT", "GET", "DELETE")),
+        *((method, {"Transfer-Encoding": "chunked"}, "@once") for method in ("POST", "PUT", "GET")),
+    ],
+)
+def test_what_may_be_asked_twice_shares_connections_and_all_else_has_its_own(nginx, method, headers, location):
+    visited = nginx.route(GUEST, headers=headers, method=method)
+    assert (visited.exec, visited.exit) == (location, None)
+    if location:
+        led = nginx.led(visited)
+        assert (led.exec, led.exit, led.var("visited_host")) == (None, None, GUEST)
+        assert nginx.dial(led).request.peer[2] == 80
+
+
+def test_http_2_goes_on_as_http_2_and_may_be_silent_for_a_day(nginx):
+    for method in ("POST", "GET"):
+        visited = nginx.route(GUEST, method=method, http2=True)
+        assert visited.exec == "@h2"
+        assert nginx.dial(nginx.led(visited)).request.timeouts[3] == 86400
+
+
+def failed(nginx, **given):
+    request = nginx.request(GUEST, **given)
+    request.vars.label = "guest-x"
+    return nginx.run("content", request, nginx.worker.pages.failed)
+
+
+def test_a_service_that_speaks_http_2_alone_is_spoken_to_in_it_from_its_first_answer_on(nginx):
+    assert nginx.answer(nginx.route(GUEST), http_version=0.9).exit == 444
+    again = nginx.route(GUEST)
+    assert again.exec == "@h2"
+    assert nginx.answer(nginx.led(again)).exit is None
+    nginx.wait(60)
+    assert [nginx.route(GUEST, method=method).exec for method in ("GET", "POST")] == ["@h2", "@h2"]
+    assert nginx.route(f"8080.{DOMAIN}").exec is None
+    # Another service is there now: it is asked as all are.
+    assert failed(nginx).exec == "@once"
+    assert nginx.route(GUEST).exec is None
+
+
+def test_what_greets_but_is_no_http_is_told_so(nginx):
+    nginx.answer(nginx.route(GUEST), http_version=0.9)
+    assert failed(nginx).status == 502
+    assert nginx.route(GUEST).exec is None
+    # Nor is that remembered where nobody asks again.
+    nginx.answer(nginx.route(GUEST), http_version=0.9)
+    nginx.wait(3)
+    assert nginx.route(GUEST).exec is None
+
+
+def test_a_request_that_may_not_be_made_again_is_not(nginx):
+    nginx.answer(nginx.route(GUEST), http_version=0.9)
+    nginx.answer(nginx.led(nginx.route(GUEST)))
+    page = failed(nginx, method="POST")
+    assert (page.exec, page.status) == (None, 502)
+
+
+def test_local_is_mended_in_each_location(nginx):
+    own = f"8080--local.{DOMAIN}"
+    led = nginx.led(nginx.route(own, headers={"Origin": f"https://{own}"}, method="POST"))
+    assert (led.var("visited_host"), led.sent("Origin")) == ("localhost:8080", ["http://localhost:8080"])
+
+
+# Headers with other names than usual.
+
+
+def test_headers_with_any_name_reach_the_service(nginx):
+    given = {"X_Signature": "1", "x.y": "2", "X-Forwarded_Port": "3", "a_b.c-d!e": "4", "X_Forwarded": "5"}
+    visited = nginx.route(GUEST, headers=given)
+    assert {name: visited.sent(name) for name in given} == {name: [value] for name, value in given.items()}
+
+
+@pytest.mark.parametrize("mark", "_.!#$%&'*+^`|~")
+def test_what_a_service_could_take_for_a_header_of_ours_is_dropped(nginx, mark):
+    """WSGI, CGI and PHP read X_Real.IP as X-Real-IP; so do nginx's own variables."""
+    ours = [
+        "X-Forwarded-For",
+        "x-forwarded-proto",
+        "X-Forwarded-Host",
+        "X-Real-IP",
+        "X-Tunnel-Plain",
+        "X-Tunnel-Visitor",
+    ]
+    ours += ["Content-Length", "Transfer-Encoding", "Sec-Fetch-Site", "Sec-Fetch-Mode", "HTTP2-Settings"]
+    for name in ours:
+        for double in (name.replace("-", mark), name.replace("-", mark, 1), name[::-1].replace("-", mark, 1)[::-1]):
+            visited = nginx.route(GUEST, headers=[(double, "lie"), (double.upper(), "lie"), (name, "true")])
+            assert visited.sent(double) == []
+            assert visited.sent(name)[0] == "true"
+
+
+def test_a_double_redirects_nobody(nginx):
+    """Of http and https the front end alone says which it was."""
+    assert nginx.route(GUEST, headers={"X_Forwarded_Proto": "https", "X_Tunnel_Plain": "yes"}, proto="http").exit == 308
+
+
 # A service that believes to be localhost.
 
 

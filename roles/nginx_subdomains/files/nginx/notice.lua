@@ -22,7 +22,7 @@ end
 
 -- Where the page leads on to.
 function notice.link()
-  return path .. "?" .. ngx.var.request_uri
+  return path .. "?" .. (ngx.var.request_uri or "/") -- none if it was too long
 end
 
 -- rewrite: shows the page where it has to be, and takes note of who goes on. A browser keeps such a cookie over https alone. Old ones don't say

@@ -4,6 +4,7 @@ local names = require "names"
 local tunnels = require "tunnels"
 local settings = require "settings"
 local notice = require "notice"
+local visit = require "visit"
 local texts = require "texts"
 local pages = {}
 
@@ -29,10 +30,19 @@ function pages.show(name, status)
   end)))
 end
 
--- content: dialling the tunnel failed. Either its service does not answer, or its listener vanished within the last second.
+-- content: the tunnel gave no answer that can be passed on. Either its listener vanished within the last second, or its service said nothing at
+-- all, or something else than an answer.
 function pages.failed()
-  if tunnels.find(ngx.var.label) then return pages.show("down", 502) end
-  return pages.show("nobody", 404)
+  local tunnel = tunnels.find(ngx.var.label)
+  if not tunnel then return pages.show("nobody", 404) end
+  local known = tunnels.h2(tunnel)
+  if known then
+    tunnels.h2(tunnel, "no")
+    -- Another service may be there by now.
+    if known == "yes" and visit.repeatable() then return ngx.exec "@once" end
+  end
+  local said = (ngx.var.upstream_bytes_received or ""):find "[1-9]" -- a number for each try
+  pages.show(said and "unclear" or "down", 502)
 end
 
 return pages

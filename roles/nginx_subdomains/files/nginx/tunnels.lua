@@ -67,6 +67,14 @@ local function meaning_of(label)
   return meaning
 end
 
+-- Whether a tunnel's service speaks HTTP/2 alone: "perhaps", "yes", or nil. With a second argument, that it does: "perhaps", "yes" or "no".
+function tunnels.h2(tunnel, found)
+  local key = "h2 " .. tunnel.name .. " " .. tunnel.port
+  if not found then return dialled:get(key) end
+  if found == "no" then return dialled:delete(key) end
+  dialled:set(key, found, found == "yes" and 3600 or 2)
+end
+
 -- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
 --   localhost  what the service is told as Host when the visitor asked for "--local" or "--local-PORT". Nothing is dialled because of it.
