@@ -57,6 +57,9 @@ seen:
     containers:
       description: By name, the state, the image, and when that was created.
       type: dict
+    unled:
+      description: Published ports that no rule of the packet filter leads to their containers.
+      type: list
     engine:
       description: Why Docker did not answer, or empty.
       type: str
@@ -86,6 +89,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.proxme.tunnel.plugins.module_utils.firewall import Published, not_led, read_rules
 
 DATA = pathlib.Path("/var/lib/proxme-tunnel")
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -108,13 +112,18 @@ def said_by(module: AnsibleModule, *command: str, partly: bool = False) -> str:
     return output
 
 
-def containers(module: AnsibleModule) -> dict[str, Any]:
-    """Return all containers of ours."""
+def inspected(module: AnsibleModule) -> list[dict[str, Any]]:
+    """Return what Docker says of all containers of ours."""
     wanted = '{"name": {{json .Name}}, "state": {{json .State.Status}}, "id": {{json .Image}}, '
-    wanted += '"image": {{json .Config.Image}}}'
+    wanted += '"image": {{json .Config.Image}}, "ports": {{json .NetworkSettings.Ports}}, '
+    wanted += '"networks": {{json .NetworkSettings.Networks}}}'
     names = [f"proxme-tunnel-{name}" for name in NAMES]
     lines = said_by(module, "docker", "inspect", "--type=container", f"--format={wanted}", *names, partly=True)
-    found = [json.loads(line) for line in lines.splitlines() if line.strip()]
+    return [json.loads(line) for line in lines.splitlines() if line.strip()]
+
+
+def containers(module: AnsibleModule, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what counts of those containers, by their names."""
     images = sorted({one["id"] for one in found})
     created = {}
     if images:
@@ -128,6 +137,24 @@ def containers(module: AnsibleModule) -> dict[str, Any]:
         }
         for one in found
     }
+
+
+def published(one: dict[str, Any]) -> list[Published]:
+    """Return each port of the host that a container publishes, and the address and port that it leads to."""
+    addresses = [network["IPAddress"] for network in (one["networks"] or {}).values() if network["IPAddress"]]
+    return [
+        Published(int(host_port), f"{address}:{port.partition('/')[0]}")
+        for port, bindings in (one["ports"] or {}).items()
+        for host_port in sorted({binding["HostPort"] for binding in bindings or []})
+        for address in addresses[:1]
+    ]
+
+
+def unled(module: AnsibleModule, found: list[dict[str, Any]]) -> list[int]:
+    """Return the published ports that no rule of the packet filter leads to their containers."""
+    rules = read_rules(module)
+    wanted = [entry for one in found if one["state"] == "running" for entry in published(one)]
+    return [] if rules is None else not_led(rules, wanted)
 
 
 def engine(module: AnsibleModule) -> str:
@@ -197,10 +224,12 @@ def look(module: AnsibleModule) -> dict[str, Any]:
     folders = [str(DATA)]
     if not silent:
         folders.append(said_by(module, "docker", "info", "--format={{.DockerRootDir}}").strip())
+    found = [] if silent else inspected(module)
     return {
         "time": time.time(),
         "addresses": addresses(module),
-        "containers": {} if silent else containers(module),
+        "containers": containers(module, found),
+        "unled": unled(module, found),
         "engine": silent,
         "keys": [" ".join(key) for key in keys],
         "certificates": certificates(),

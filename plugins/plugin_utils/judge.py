@@ -227,6 +227,18 @@ def judge_containers(report: Report, host: dict[str, Any], now: datetime.datetim
         report["fine"].append(f"{len(wanted)} containers run.")
 
 
+def judge_filter(report: Report, host: dict[str, Any]) -> None:
+    """Look whether Docker's rules are in the host's packet filter."""
+    if host["unled"]:
+        report["problems"].append(
+            "No rule of the host's packet filter leads these ports to the containers: "
+            f"{', '.join(map(str, host['unled']))}. Something has removed Docker's rules (often a restart of nftables, "
+            "or iptables-restore). Until they are back, tunnels and visitors do not come in, or all with one address, "
+            "and Caddy reaches no authority. Run `systemctl restart docker` on the host; docs/docker.md says how the "
+            "rules stay."
+        )
+
+
 def judge_tunnel(report: Report, outside: dict[str, Any]) -> None:
     """Look at how the real tunnel went."""
     state, said = outside["tunnel"]["state"], outside["tunnel"]["said"]
@@ -246,6 +258,7 @@ def judge(
     now = datetime.datetime.fromtimestamp(after, datetime.UTC)
     judge_names(report, settings, host, outside)
     judge_containers(report, host, now)
+    judge_filter(report, host)
     judge_ports(report, settings, host, outside)
     judge_keys(report, settings["domain"], host, outside)
     judge_certificates(report, settings, host, outside, now)

@@ -55,6 +55,7 @@ def well() -> dict[str, Any]:
                 f"proxme-tunnel-{name}": dict(container)
                 for name in ("network", "caddy-network", "resolver", "sshd", "nginx", "caddy")
             },
+            "unled": [],
             "engine": "",
             "keys": [KEY],
             "certificates": {},
@@ -106,6 +107,12 @@ def put(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
             "Port 80 (http) of ::1: no IPv6.",
         ),
         (put("no answer (refused)", "host", "listener"), "problems", "The plain listener at"),
+        (
+            put([443, 2222], "host", "unled"),
+            "problems",
+            "No rule of the host's packet filter leads these ports to the containers: 443, 2222. Something has removed",
+        ),
+        (put([443], "host", "unled"), "problems", "Run `systemctl restart docker` on the host"),
         (put({ADDRESS: [OTHER]}, "outside", "keys"), "problems", f"shows the host key {judge.fingerprint(OTHER)}"),
         (put({ADDRESS: []}, "outside", "keys"), "untested", "showed none"),
         (put({}, "outside", "keys"), "untested", "no ssh-keyscan"),
@@ -219,9 +226,10 @@ def test_what_is_asked_follows_from_the_settings(options, asked):
 
 def inspected(name: str, state: str = "running") -> str:
     """What `docker inspect` says of a container of ours."""
-    return json.dumps(
-        {"name": f"/proxme-tunnel-{name}", "state": state, "id": f"sha256:{name}", "image": f"image-{name}"}
-    )
+    said = {"name": f"/proxme-tunnel-{name}", "state": state, "id": f"sha256:{name}", "image": f"image-{name}"}
+    bound = [{"HostIp": "0.0.0.0", "HostPort": "22"}, {"HostIp": "::", "HostPort": "22"}]
+    ports = {"2222/tcp": bound, "9000/tcp": None} if name == "network" else {}
+    return json.dumps({**said, "ports": ports, "networks": {"bridge": {"IPAddress": "172.17.0.2"}}})
 
 
 @pytest.fixture
@@ -236,9 +244,10 @@ def looked(tmp_path, monkeypatch, capsys) -> Callable[..., dict[str, Any]]:
     programs.mkdir()
     monkeypatch.setattr(doctor_host, "DATA", data)
 
-    def _looked(answers: dict[str, tuple[str, int]], listen: str = "") -> dict[str, Any]:
+    def _looked(answers: dict[str, tuple[str, int]], listen: str = "", filtered: str = LED) -> dict[str, Any]:
         address = json.dumps([{"addr_info": [{}, {"local": ADDRESS}]}, {}])
-        for program, known in {"docker": answers, "ip": {"": (address, 0)}}.items():
+        rules = {"nft": {"": ("", 1)}, "iptables-save": {"": (filtered, 0)}}
+        for program, known in {"docker": answers, "ip": {"": (address, 0)}, **rules}.items():
             path = programs / program
             path.write_text(
                 f"#!{sys.executable}\nimport sys\nwords = ' '.join(sys.argv[1:])\n"
@@ -255,17 +264,39 @@ def looked(tmp_path, monkeypatch, capsys) -> Callable[..., dict[str, Any]]:
 
 
 CERTIFICATE = issued(-10, 80)
+# What iptables-save shows where Docker's rules are.
+JUMP = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n"
+LED = f"{JUMP}-A DOCKER ! -i docker0 -p tcp -m tcp --dport 22 -j DNAT --to-destination 172.17.0.2:2222\n"
 
 
-def test_a_host_is_read(looked, tmp_path):
-    seen = looked(
-        {
-            "version": ("28", 0),
-            "info": (str(tmp_path), 0),
-            "inspect --type=container": (f"{inspected('network')}\n{inspected('sshd', 'exited')}", 1),
-            "image inspect": ("sha256:network 2026-11-01T00:00:00Z", 1),
-        }
-    )["seen"]
+@pytest.fixture
+def engine(tmp_path) -> dict[str, tuple[str, int]]:
+    """What an engine answers that has two of our containers."""
+    return {
+        "version": ("28", 0),
+        "info": (str(tmp_path), 0),
+        "inspect --type=container": (f"{inspected('network')}\n{inspected('sshd', 'exited')}", 1),
+        "image inspect": ("sha256:network 2026-11-01T00:00:00Z", 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("filtered", "unled"),
+    [
+        (LED, []),
+        ("", [22]),
+        (LED.removeprefix(JUMP), [22]),
+        (LED.replace("172.17.0.2", "172.17.0.20"), [22]),
+        # As the engine's own nft back end writes it, and as an operator may.
+        ("    tcp dport 22 counter packets 0 bytes 0 dnat ip to 172.17.0.2:2222\n", []),
+    ],
+)
+def test_a_packet_filter_that_docker_s_rules_have_gone_from_is_seen(filtered, unled, looked, engine):
+    assert looked(engine, filtered=filtered)["seen"]["unled"] == unled
+
+
+def test_a_host_is_read(looked, tmp_path, engine):
+    seen = looked(engine)["seen"]
     assert seen["containers"] == {
         "proxme-tunnel-network": {"state": "running", "image": "image-network", "created": "2026-11-01T00:00:00Z"},
         "proxme-tunnel-sshd": {"state": "exited", "image": "image-sshd", "created": "1970-01-01T00:00:00Z"},

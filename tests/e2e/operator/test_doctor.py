@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from playbook import ROOT, Operator, Run
-from world import Client, Host, Scenario, World
+from world import Client, Host, Scenario, Web, World
 
 CHECK = ROOT / "playbooks/doctor.yml"
 
@@ -66,6 +66,38 @@ def test_all_faults_are_said_in_one_run(scenario: Scenario, inventory: pathlib.P
     assert f"PROBLEM: Port 2222 (ssh) of {scenario.host_address} does not answer" in run.output
     assert f"PROBLEM: Port 444 (https) of {scenario.host_address} does not answer" in run.output
     assert "PROBLEM: A real tunnel did not work" in run.output
+
+
+def test_rules_of_docker_that_something_has_removed_are_said_and_the_cure_drops_nothing(
+    scenario: Scenario, inventory: pathlib.Path, host: Host, client: Client, web: Web
+) -> None:
+    """What `systemctl restart nftables` does where the operator's file begins with `flush ruleset`."""
+    address = client.shell("hostname -i").expect().stdout.split()[0]
+
+    def seen() -> bool:
+        """Whether sshd sees the client by its own address."""
+        with client.tunnel("8082", to=web):
+            return f"[::ffff:{address}]" in shown() or f" {address}:" in shown()
+
+    def shown() -> str:
+        return host.inside("proxme-tunnel-sshd", "ss", "-Htn").expect().stdout
+
+    assert seen()
+    host.shell("iptables --table nat --flush PREROUTING && iptables --table nat --flush DOCKER").expect()
+    before = host.started()
+    try:
+        assert not seen()
+        told = checked(scenario, inventory, tunnel_shared_account=False)
+    finally:
+        host.exec("systemctl", "restart", "docker").expect()
+    assert told.code != 0
+    assert (
+        "PROBLEM: No rule of the host's packet filter leads these ports to the containers: 80, 443, 2222, "
+        in told.output
+    )
+    assert "Run `systemctl restart docker` on the host" in told.output
+    assert host.started() == before
+    assert seen()
 
 
 def test_a_domain_that_leads_elsewhere_is_said(
