@@ -12,7 +12,7 @@ from ansible import release
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.compat.version import LooseVersion
 from ansible.plugins.action import ActionBase
-from ansible_collections.proxme.tunnel.plugins.plugin_utils.settings import Refused, is_ours, read
+from ansible_collections.proxme.tunnel.plugins.plugin_utils.settings import ORDER, Refused, is_ours, read
 
 SPEC = Path(__file__).resolve().parents[2] / "roles/tunnel/meta/argument_specs.yml"
 OLDEST = "2.19"
@@ -37,11 +37,14 @@ class ActionModule(ActionBase):
         spec = entry["options"]
         options = self.validate_argument_spec({"refuse": {"type": "bool", "default": True}})[1]
         # What nothing reads is refused for its name, whatever its value.
-        given = {
-            name: self.templated(name, value) if name in spec else value
-            for name, value in (task_vars or {}).items()
-            if is_ours(name)
-        }
+        given = {name: value for name, value in (task_vars or {}).items() if is_ours(name)}
+        for name in [name for name in given if name in spec]:
+            try:
+                given[name] = self.templated(name, given[name])
+            except AnsibleActionFail:
+                if options["refuse"] or name == ORDER:
+                    raise
+                del given[name]
         try:
             settings = read(given, spec, Path.cwd(), options["refuse"])
         except Refused as refused:

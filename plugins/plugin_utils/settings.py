@@ -7,17 +7,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import fnmatch
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
 PREFIX = "tunnel_"
+# Whether what can't be made again is removed as well: that has to be understood even where nothing else has.
+ORDER = "tunnel_purge"
 PARTS = ("caddy_frontend", "certbot_wildcard", "docker_engine", "nginx_subdomains", "sshd_tunnel", "tunnel_network")
 # What no operator writes: registered by the roles, or set by a play.
 OURS = {
@@ -160,21 +163,41 @@ def read(given: dict[str, Any], spec: dict[str, dict[str, Any]], here: Path, ref
     """Check what an inventory says, and return it with types and defaults, without what is secret.
 
     `given` has the variables of the host that begin like ours, `spec` the options of the role `tunnel`, and `here` is
-    where relative paths begin. Raise Refused with all that is wrong; without `refuse` only for a wrong type.
+    where relative paths begin. Raise Refused with all that is wrong; without `refuse`, as where all is removed, only if
+    it can't be told what of it to remove. What has another wrong type counts as not given then.
     """
-    problems = list(unread(given, spec)) if refuse else []
+    problems: list[str] = []
     mistyped: list[str] = []
-    every = {name.removeprefix(PREFIX): typed(name, given.get(name), option, mistyped) for name, option in spec.items()}
+    every: Settings = {}
+    for name, option in spec.items():
+        told: list[str] = []
+        value = typed(name, given.get(name), option, told)
+        counts = refuse or name == ORDER or not told
+        every[name.removeprefix(PREFIX)] = value if counts else typed(name, None, option, [])
+        mistyped += told if counts else []
+    if refuse:
+        problems += unread(given, spec, every["foreign_variables"])
     if mistyped:
         raise Refused(problems + mistyped)
     secret = {name.removeprefix(PREFIX) for name, option in spec.items() if option.get("no_log")}
     settings = {name: value for name, value in every.items() if name not in secret}
+    text = list(withheld(given, settings, spec))
     make_paths_absolute(settings, here)
     if refuse:
+        problems += text
         problems += dict.fromkeys(wrong(settings, {name: every[name] for name in secret}))
     if problems:
         raise Refused(problems)
     return settings | derive(settings)
+
+
+def withheld(given: dict[str, Any], settings: Settings, spec: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Take the secret keys out of mappings, which roles read as they were written; yield where that can't be done."""
+    for variable, option in spec.items():
+        for key in [key for key, inner in option.get("options", {}).items() if inner.get("no_log")]:
+            mapping = settings.get(variable.removeprefix(PREFIX), {})
+            if option["type"] == "dict" and mapping.pop(key, None) and isinstance(given[variable], str):
+                yield f'{variable} is text and has {key}. Write it as a mapping: -e \'{{"{variable}": {{"…": "…"}}}}\'.'
 
 
 def is_ours(name: str) -> bool:
@@ -182,18 +205,33 @@ def is_ours(name: str) -> bool:
     return name.startswith((PREFIX, *(f"{part}_" for part in PARTS))) and name not in OURS
 
 
-def unread(given: dict[str, Any], spec: dict[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each variable that looks like ours and that nothing reads. Its value may be a secret."""
+def unread(given: dict[str, Any], spec: dict[str, Any], foreign: Iterable[str] = ()) -> Iterator[str]:
+    """Yield a sentence for each variable that looks like ours and that nothing reads. Its value may be a secret.
+
+    `foreign` are those that another role reads, as the operator says; they may be patterns.
+    """
+    theirs = "If another role reads it, list it in tunnel_foreign_variables"
     for name in sorted(name for name in given if is_ours(name) and name not in spec):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in foreign):
+            continue
         part = [f"{part}_" for part in (*PARTS, "tunnel_pod", "tunnel") if name.startswith(f"{part}_")][0]  # noqa: RUF015
         former = {PREFIX + old.removeprefix(part): new for old, new in RENAMED.items() if old.startswith(part)}
         known, meant = {new: new for new in spec} | RENAMED | former, PREFIX + name.removeprefix(part)
         if meant in known:
             yield f"The inventory sets {name}, which nothing reads any more. Write {known[meant]} instead."
-        elif near := difflib.get_close_matches(meant, known, 1, 0.8):
-            yield f"The inventory sets {name}, which nothing reads. Is {known[near[0]]} meant?"
+        # What all begin with would make them all alike.
+        elif near := difflib.get_close_matches(
+            meant.removeprefix(PREFIX),
+            ends := {known_name.removeprefix(PREFIX): new for known_name, new in known.items()},
+            1,
+            0.75,
+        ):
+            yield f"The inventory sets {name}, which nothing reads. Is {ends[near[0]]} meant? {theirs}."
         else:
-            yield f"The inventory sets {name}, which nothing reads. Remove it; docs/reference.md lists the variables."
+            yield (
+                f"The inventory sets {name}, which nothing reads. {theirs}; else remove it. docs/reference.md lists "
+                "ours."
+            )
 
 
 def typed(name: str, value: Any, option: dict[str, Any], problems: list[str], hidden: bool = False) -> Any:  # noqa: ANN401

@@ -33,16 +33,40 @@ KEY = {"server": "192.0.2.1", "name": "key.", "secret": "c2VjcmV0", "algorithm":
 
 # What is given beside a domain, and what is said of it. What may be a secret is called hidden here.
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"tunnel_domian": "x"}, "The inventory sets tunnel_domian, which nothing reads. Is tunnel_domain meant?"),
+    (
+        {"tunnel_domian": "x"},
+        (
+            "The inventory sets tunnel_domian, which nothing reads. Is tunnel_domain meant? If another role reads it, "
+            "list it in tunnel_foreign_variables."
+        ),
+    ),
     (
         {"sshd_tunnel_memry": "2g"},
-        "The inventory sets sshd_tunnel_memry, which nothing reads. Is tunnel_sshd_memory meant?",
+        (
+            "The inventory sets sshd_tunnel_memry, which nothing reads. Is tunnel_sshd_memory meant? If another role "
+            "reads it, list it in tunnel_foreign_variables."
+        ),
     ),
     (
         {"tunnel_wholly_other_thing": 1},
         (
-            "The inventory sets tunnel_wholly_other_thing, which nothing reads. Remove it; docs/reference.md "
-            "lists the variables."
+            "The inventory sets tunnel_wholly_other_thing, which nothing reads. If another role reads it, list it in "
+            "tunnel_foreign_variables; else remove it. docs/reference.md lists ours."
+        ),
+    ),
+    # Another role's: none of ours is like it but for how all begin.
+    (
+        {"tunnel_mtu": 1400},
+        (
+            "The inventory sets tunnel_mtu, which nothing reads. If another role reads it, list it in "
+            "tunnel_foreign_variables; else remove it. docs/reference.md lists ours."
+        ),
+    ),
+    (
+        {"tunnel_docker_options": '{"proxies": {"http-proxy": "http://hidden:hidden@proxy.example.com"}}'},
+        (
+            "tunnel_docker_options is text and has proxies. Write it as a mapping: -e "
+            '\'{"tunnel_docker_options": {"…": "…"}}\'.'
         ),
     ),
     (
@@ -677,6 +701,7 @@ POSSIBLE: dict[str, Any] = {
     "tunnel_retry_every": "90s",
     "tunnel_minimum_memory": 0,
     "tunnel_minimum_disk": 0,
+    "tunnel_foreign_variables": ["tunnel_mtu", "tunnel_vpn_*"],
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "tunnel_ask_port": {"tunnel_tls": "off"},
@@ -911,8 +936,29 @@ def test_nothing_that_can_be_written_is_more_than_refused(option, refuse):
             assert [problem for problem in problems if "tunnel_" not in problem] == []
 
 
+def test_what_another_role_reads_is_let_be_once_it_is_named():
+    named = {"tunnel_foreign_variables": ["tunnel_mtu", "tunnel_vpn_*"]}
+    assert read({"tunnel_mtu": 1400, "tunnel_vpn_peer": "x", **named})["domain"] == DOMAIN
+    (sentence,) = refused({"tunnel_mtu": 1400, "tunnel_vpm_peer": "x", **named})
+    assert sentence.startswith("The inventory sets tunnel_vpm_peer, ")
+
+
+def test_a_proxy_is_no_result_as_it_may_have_a_password():
+    options = {"debug": True, "proxies": {"https-proxy": "http://user:hidden@proxy.example.com:3128"}}
+    assert read({"tunnel_docker_options": options})["docker_options"] == {"debug": True}
+
+
 def test_what_cannot_work_can_be_removed():
-    for given in ({"tunnel_tcp_ports": "many"}, {"tunnel_domain": ""}, {"tunnel_domian": 1}, {"tunnel_http_port": 443}):
+    for given in (
+        {"tunnel_tcp_ports": "many"},
+        {"tunnel_domain": ""},
+        {"tunnel_domian": 1},
+        {"tunnel_http_port": 443},
+        {"tunnel_ssh_port": "ssh"},
+        {"tunnel_accounts": "alice"},
+        {"tunnel_tls": ["self"]},
+        {"tunnel_minimum_memory": {}, "tunnel_listen": "nowhere", "tunnel_docker_options": {"x": 1}},
+    ):
         assert read(given, refuse=False)["purge"] is False
     assert refused({"tunnel_purge": "perhaps"}, refuse=False)
 

@@ -29,6 +29,10 @@ TOLD = {"__tunnel_refuses", "__tunnel_checks_ports", "__tunnel_checks_accounts"}
 # What a play may say of a part.
 STATES = {f"{part}_state" for part in PARTS}
 SECRET = {name for name, option in OPTIONS.items() if option.get("no_log")}
+# Those, and mappings with a key that is one.
+HOLDING_SECRETS = SECRET | {
+    name for name, option in OPTIONS.items() for key in option.get("options", {}).values() if key.get("no_log")
+}
 
 each_part = pytest.mark.parametrize("part", PARTS)
 each_role = pytest.mark.parametrize("role", ROLES)
@@ -199,7 +203,7 @@ def owner(name: str) -> str | None:
 def test_no_role_reads_what_is_anothers(role):
     """Only what is registered for all, and the settings."""
     foreign = {name for name in code_of(role).names if owner(name) not in (role, None)}
-    assert foreign - (OURS - STATES) - SECRET - OF_ALL == set()
+    assert foreign - (OURS - STATES) - HOLDING_SECRETS - OF_ALL == set()
 
 
 @each_role
@@ -282,7 +286,8 @@ def test_every_operator_variable_is_read_by_more_than_its_check():
     unread = [
         name for name in OPTIONS if name not in by_name and (name in SECRET or name.removeprefix(PREFIX) not in read)
     ]
-    assert unread == []
+    # Says what the check itself is to let be.
+    assert unread == ["tunnel_foreign_variables"]
 
 
 @pytest.mark.parametrize("place", [*ROLES, "playbooks"])
@@ -305,7 +310,7 @@ def test_whatever_is_read_of_the_settings_is_in_them(place):
 def test_only_secrets_are_read_by_the_operators_names(place):
     """All else has no default there, and text for a number."""
     names = {name for name in every_code()[place].names if name in OPTIONS}
-    assert names - SECRET == set()
+    assert names - HOLDING_SECRETS == set()
 
 
 @pytest.mark.parametrize("place", [*ROLES, "playbooks"])
@@ -346,3 +351,39 @@ def test_the_example_inventory_works_as_it_is_and_knows_only_variables_of_the_sp
     assert ours <= known
     required = {name for name, option in OPTIONS.items() if option.get("required")}
     assert required <= active
+
+
+def tasks_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the tasks of a file, those in blocks as well, in their order."""
+    left = yaml.safe_load(path.read_text()) or []
+    while left:
+        task = left.pop(0)
+        left = [*task.get("block", []), *task.get("rescue", []), *task.get("always", []), *left]
+        yield task
+
+
+def test_whatever_installs_packages_waits_for_others_that_do():
+    found = [
+        task["ansible.builtin.apt"]
+        for path in ROOT.glob("roles/*/tasks/*.yml")
+        for task in tasks_of(path)
+        if "ansible.builtin.apt" in task
+    ]
+    assert found
+    assert {options.get("lock_timeout") for options in found} == {600}
+
+
+def test_no_trial_of_a_file_pulls_an_image_in_check_mode():
+    """An own image is never pulled: a stranger may have its name."""
+    files = [*ROOT.glob("roles/*/vars/main.yml"), *ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/files/*")]
+    texts = {path: path.read_text() for path in files if path.is_file()}
+    calls = [(path, call) for path, text in texts.items() for call in re.findall(r"docker run --[^#]{0,120}", text)]
+    assert calls
+    for path, call in calls:
+        assert re.search(r"--pull (never|\{\{ 'never' if ansible_check_mode)", call), f"{path}: {call}"
+
+
+def test_what_runs_by_a_timer_is_stopped_before_its_files_go():
+    names = [task["name"] for task in tasks_of(ROOT / "roles/caddy_frontend/tasks/configure.yml")]
+    stopped = names.index("Stop a timer of before, and what it has started")
+    assert stopped < names.index("Write the configuration, the landing page and the packet filter")
