@@ -29,7 +29,8 @@ options:
     default: present
   options:
     description:
-      - Options for C(/etc/docker/daemon.json). C(live-restore) is left out in a swarm, which does not start with it.
+      - Options for C(/etc/docker/daemon.json). C(live-restore) is left out in a swarm, which does not start with it,
+        and so are bounds for logs beside a log driver that knows none.
       - Without any the file is not touched, nor whether the engine starts at boot.
     type: dict
   list_packages:
@@ -120,17 +121,46 @@ ENGINE_PACKAGE = "docker.io"
 WANTED_AT_BOOT = "etc/systemd/system/multi-user.target.wants/docker.service"
 SHARED = ("etc/proxme-tunnel", "var/lib/proxme-tunnel")
 
+# The drivers whose logs have a bound.
+BOUNDED = ("json-file", "local")
+BOUNDS = ("max-size", "max-file")
 IN_A_SWARM = (
     "This engine is in a swarm, which does not start with live-restore. So that option is left out, and a restart of "
     "the engine interrupts the tunnels."
 )
 WAITING = "No Docker engine answers yet. The images would be built and the containers created once it is installed."
+WITHOUT_PROXY = (
+    "Docker takes over its proxies only when it starts. Until then it pulls images without: type systemctl restart "
+    "docker on the host; with live-restore no container ends."
+)
 IN_USE = "The Docker engine stays, because containers or volumes that are not ours use it."
 
 
 def show(options: dict[str, Any]) -> str:
     """Return options as a text for people."""
     return json.dumps(options, indent=4, sort_keys=True) + "\n"
+
+
+def without_passwords(text: str) -> str:
+    """Return a text whose addresses have lost user and password."""
+    return re.sub(r"://[^/@\s\"]*@", "://…@", text)
+
+
+def in_force(info: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Tell whether an engine has taken over what a reload lets it take over, as far as `docker info` shows that."""
+    registries = info.get("RegistryConfig") or {}
+    insecure = [name for name, shown in (registries.get("IndexConfigs") or {}).items() if not shown["Secure"]]
+    shown = {
+        "live-restore": info.get("LiveRestoreEnabled"),
+        "debug": info.get("Debug"),
+        "registry-mirrors": {mirror.rstrip("/") for mirror in registries.get("Mirrors") or []},
+        "insecure-registries": {*insecure, *(registries.get("InsecureRegistryCIDRs") or [])},
+    }
+    wanted = {name: options[name] for name in shown if name in options} if info else {}
+    return all(
+        shown[name] >= {text.rstrip("/") for text in value} if isinstance(value, list) else shown[name] == value
+        for name, value in wanted.items()
+    )
 
 
 def theirs(now: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +205,8 @@ class Setup:
             path.chmod(0o755)
 
     def write(self, path: Path, text: str, mode: int = 0o644) -> bool:
-        """Write a file unless it has this text and mode already."""
+        """Write a file unless it has this text and mode already. One with a password is for root alone."""
+        mode = mode if without_passwords(text) == text else 0o600
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         if path.exists() and before == text and path.stat().st_mode & 0o7777 == mode:
             return False
@@ -208,6 +239,7 @@ class Setup:
     def show_change(self, before: str, after: str) -> None:
         """Note how the daemon's options change."""
         shown = str(self.daemon)
+        before, after = without_passwords(before), without_passwords(after)
         self.diff.append({"before": before, "after": after, "before_header": shown, "after_header": shown})
 
     # What is set up.
@@ -221,6 +253,11 @@ class Setup:
         if own == self.now and self.daemon.exists():
             text = self.daemon.read_text(encoding="utf-8")
             self.write(self.own_text, text, self.daemon.stat().st_mode & 0o7777)
+        if own.get("log-driver", options.get("log-driver")) not in (None, *BOUNDED):
+            # With bounds that its driver does not know the engine would not start the next time.
+            rest = {key: value for key, value in options.get("log-opts", {}).items() if key not in BOUNDS}
+            options = {key: value for key, value in options.items() if key != "log-opts"}
+            options |= {"log-opts": rest} if rest else {}
         # First: a run that dies between must not take ours for the operator's the next time.
         added = {key: value for key, value in options.items() if key not in own}
         if added != self.added:
@@ -228,7 +265,12 @@ class Setup:
         wanted = {**options, **own}
         if wanted != self.now:
             self.write(self.daemon, show(wanted))
+        # Also where a run that wrote them has died.
+        if wanted != self.now or not in_force(self.engine.info, wanted):
             self.reload()
+        told = self.engine.info
+        if told and wanted.get("proxies") and not (told.get("HttpProxy") or told.get("HttpsProxy")):
+            self.notes.append(WITHOUT_PROXY)
 
     def reload(self) -> None:
         """Let a running engine read its options."""
@@ -363,7 +405,9 @@ def main() -> None:
         # Proxies may have a password.
         no_log=True,
     )
-    options = module.params
+    options = dict(module.params)
+    # What is said of the call shows no password.
+    module.params["options"] = json.loads(without_passwords(json.dumps(options["options"])))
     setup = Setup(module)
     if options["state"] == "absent":
         setup.take_back()

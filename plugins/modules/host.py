@@ -48,9 +48,17 @@ options:
     type: int
     default: 0
   minimum_disk:
-    description: Free space that C(/var/lib) must have, in MiB. Not asked for once images of ours are there.
+    description: Free space that Docker's folder must have, in MiB. Not asked for once images of ours are there.
     type: int
     default: 0
+  docker_options:
+    description: Options for C(daemon.json) that an engine is going to have, without its proxies.
+    type: dict
+    default: {}
+  proxies:
+    description: Whether C(daemon.json) is to name proxies, which only newer engines know.
+    type: bool
+    default: false
   install:
     description:
       - Whether Docker may be installed where no engine answers, for which the distribution must be a known one.
@@ -146,13 +154,17 @@ memory:
   returned: success
   type: int
 disk:
-  description: Space that is free at C(/var/lib), in MiB.
+  description: Space that is free where Docker's folder is, or is going to be, in MiB.
   returned: success
   type: int
 ipv6:
   description: Whether the kernel has IPv6.
   returned: success
   type: bool
+udp_buffers:
+  description: The largest buffer that the kernel lets a UDP socket have, in bytes. V(0) where it does not tell.
+  returned: success
+  type: int
 containers:
   description: Our containers by their names.
   returned: success
@@ -177,7 +189,7 @@ missing:
   type: list
   elements: str
 daemon_options:
-  description: What C(/etc/docker/daemon.json) holds.
+  description: What C(/etc/docker/daemon.json) holds, but for its proxies, which may have a password.
   returned: success
   type: dict
 our_daemon_options:
@@ -204,6 +216,8 @@ from typing import Any, NamedTuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.proxme.tunnel.plugins.module_utils.daemon import (
     DAEMON,
+    KNOWS_PROXIES,
+    PODMAN,
     RECORD,
     Engine,
     ask_engine,
@@ -213,7 +227,9 @@ from ansible_collections.proxme.tunnel.plugins.module_utils.daemon import (
     silent,
     too_old,
     unremovable,
+    unsuitable,
 )
+from ansible_collections.proxme.tunnel.plugins.module_utils.firewall import lets_out, read_rules
 
 ROOT = Path("/")
 PREFIX = "proxme-tunnel-"
@@ -223,6 +239,8 @@ IPV6 = "proc/sys/net/ipv6/conf/all/disable_ipv6"
 
 # The oldest version of each distribution whose packages are known.
 DISTRIBUTIONS = {"debian": "12", "raspbian": "12", "ubuntu": "22.04"}
+# The engine that Debian 12 has.
+DEBIAN_12 = "20.10"
 PACKAGES = ["docker.io", "iptables", "ca-certificates"]
 # A package of its own from Debian 13 on.
 CLI = "docker-cli"
@@ -312,10 +330,19 @@ def read_memory() -> int:
     return int(found.group(1)) // 1024 if found else 0
 
 
-def read_disk() -> int:
-    """Read the space that is free for the images, in MiB."""
-    room = os.statvfs(ROOT / "var/lib")
+def read_disk(folder: str) -> int:
+    """Read the space that is free in a folder of the host, or where it is going to be, in MiB."""
+    path = ROOT / folder.lstrip("/")
+    while not path.exists():
+        path = path.parent
+    room = os.statvfs(path)
     return room.f_bavail * room.f_frsize // 2**20
+
+
+def read_sysctl(name: str) -> int:
+    """Read a number that the kernel has in force; 0 where it does not tell, as in a container."""
+    path = ROOT / "proc/sys" / name.replace(".", "/")
+    return int(path.read_text(encoding="utf-8")) if path.exists() else 0
 
 
 def is_known(distribution: dict[str, str]) -> bool:
@@ -333,12 +360,19 @@ def needed_packages(distribution: dict[str, str]) -> list[str]:
 class Host:
     """The host, and what is asked of it."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, daemon_options: dict[str, Any]) -> None:
         self.module = module
+        self.daemon_options = daemon_options
         self.engine: Engine = ask_engine(module, ROOT)
         self.distribution = read_distribution()
         self.memory = read_memory()
-        self.disk = read_disk()
+        self.images_folder: str = (
+            self.engine.info.get("DockerRootDir")
+            or daemon_options.get("data-root")
+            or module.params["docker_options"].get("data-root")
+            or "/var/lib/docker"
+        )
+        self.disk = read_disk(self.images_folder)
         self.published: list[Published] = []
         self.inspected: dict[str, dict[str, Any]] = {}
         self.installed: list[str] = []
@@ -379,6 +413,11 @@ class Host:
             or self.docker("volume", "ls", "--quiet", "--filter", f"name=^{PREFIX}") != ""
             or self.docker("network", "ls", "--quiet", "--filter", "name=^proxme-tunnel") != ""
         )
+
+    def unsuitable(self) -> list[str]:
+        """Return what of the engine's setup the tunnel host can't work with."""
+        rules = read_rules(self.module) if False in self.daemon_options.values() else None
+        return list(unsuitable(self.engine, self.daemon_options, None if rules is None else lets_out(rules)))
 
     def missing(self) -> list[str]:
         """Return the packages that have to be installed for an engine."""
@@ -447,9 +486,18 @@ class Host:
         engine = self.engine
         if options["remove"]:
             return [unremovable(engine.error)] if engine.installed and not engine.answers else []
-        found = []
+        found = self.unsuitable()
+        version = engine.version or (DEBIAN_12 if self.distribution == {"id": "debian", "version": "12"} else "")
+        if options["proxies"] and version and numbers(version) < numbers(KNOWS_PROXIES):
+            found.append(
+                f"Docker {version} would not start with proxies in its daemon.json (tunnel_docker_options); "
+                f"{KNOWS_PROXIES} is the first that knows them. Remove them there, and let its service have the proxy: "
+                "docs/docker.md."
+            )
         if engine.answers:
             found.append(too_old(engine.version))
+        elif engine.error == PODMAN:
+            pass
         elif not options["install"]:
             found.append("" if check_mode else silent(engine.error))
         elif self.missing() and not is_known(self.distribution):
@@ -465,8 +513,8 @@ class Host:
             )
         if self.disk < options["minimum_disk"] and not self.images:
             found.append(
-                f"/var/lib has {self.disk} MiB free; the images need {options['minimum_disk']} MiB. Free some space, "
-                "mount a larger disk at /var/lib, or lower tunnel_minimum_disk if you know better."
+                f"{self.images_folder} has {self.disk} MiB free; the images need {options['minimum_disk']} MiB. Free "
+                "some space, mount a larger disk there, or lower tunnel_minimum_disk if you know better."
             )
         if not has_ipv6():
             found.append(
@@ -479,12 +527,17 @@ class Host:
         """Return what is told of the host."""
         engine = self.engine
         return {
-            "engine": {**engine._asdict(), "answers": engine.answers, "ours": self.ours},
+            "engine": {
+                **{name: value for name, value in engine._asdict().items() if name != "info"},
+                "answers": engine.answers,
+                "ours": self.ours,
+            },
             "distribution": self.distribution,
             "systemd": (ROOT / "run/systemd/system").is_dir(),
             "memory": self.memory,
             "disk": self.disk,
             "ipv6": has_ipv6(),
+            "udp_buffers": min(read_sysctl(f"net.core.{name}mem_max") for name in ("r", "w")),
             "containers": {name: parse_container(data) for name, data in self.inspected.items()},
             "packages": self.installed,
             "missing": self.missing(),
@@ -533,6 +586,8 @@ def main() -> None:
             },
             "minimum_memory": {"type": "int", "default": 0},
             "minimum_disk": {"type": "int", "default": 0},
+            "docker_options": {"type": "dict", "default": {}},
+            "proxies": {"type": "bool", "default": False},
             "install": {"type": "bool", "default": False},
             "remove": {"type": "bool", "default": False},
             "refuse": {"type": "bool", "default": True},
@@ -543,10 +598,13 @@ def main() -> None:
     if unreadable and not module.params["remove"]:
         # Even where nothing is refused: whoever goes on would lose what they hold.
         module.fail_json(msg=" ".join(unreadable))
-    host = Host(module)
+    host = Host(module, files["daemon_options"])
     problems = host.problems(module.params, module.check_mode)
     if problems and module.params["refuse"]:
         module.fail_json(msg=" ".join(problems))
+    # Proxies may have a password.
+    for options in (files["daemon_options"], files["our_daemon_options"]):
+        options.pop("proxies", None)
     module.exit_json(changed=False, problems=problems, **host.result(), **files)
 
 

@@ -79,14 +79,29 @@ def test_the_operators_keys_win_and_are_not_taken_for_ours(host, capsys):
     own = '{"log-driver": "journald",\n "debug": true}\n'
     host.write(DAEMON, own).chmod(0o600)
     host.run(capsys, options=OPTIONS)
-    assert read(host) == OPTIONS | {"log-driver": "journald", "debug": True}
-    assert read(host, f"{RECORD}/options.json") == {key: OPTIONS[key] for key in ("live-restore", "log-opts")}
+    # With a bound for logs that journald does not know the engine would not start again.
+    assert read(host) == {"live-restore": True, "log-driver": "journald", "debug": True}
+    assert read(host, f"{RECORD}/options.json") == {"live-restore": True}
     assert (host.root / RECORD / "daemon.json").read_text() == own
     host.run(capsys, state="absent")
     assert (host.root / DAEMON).read_text() == own
     assert (host.root / DAEMON).stat().st_mode & 0o7777 == 0o600
     assert not (host.root / "etc/proxme-tunnel").exists()
     assert reloads(host) == 2
+
+
+@pytest.mark.parametrize(
+    ("driver", "bound"), [("json-file", True), ("local", True), ("journald", False), ("syslog", False), ("none", False)]
+)
+def test_only_drivers_that_know_a_bound_for_logs_get_one(driver, bound, host, capsys):
+    host.write(DAEMON, json.dumps({"log-driver": driver}))
+    host.run(capsys, options=OPTIONS)
+    assert ("log-opts" in read(host)) == bound
+    host.write(DAEMON, "{}")
+    host.run(capsys, options=OPTIONS | {"log-driver": driver})
+    assert ("log-opts" in read(host)) == bound
+    host.run(capsys, options=OPTIONS | {"log-driver": driver, "log-opts": {"tag": "x"}})
+    assert read(host)["log-opts"] == {"tag": "x"}
 
 
 def test_options_that_the_operator_has_already_stay_as_they_are_written(host, capsys):
@@ -284,3 +299,42 @@ def test_check_mode_takes_nothing_back(installed, capsys):
     assert told["purge"] == ["docker.io", "runc"]
     assert read(installed) == OPTIONS
     assert ["image", "prune", "--all", "--force"] not in installed.calls("docker")
+
+
+def in_force(host: StandIn, live: bool = True, **said: object) -> None:
+    """Let the engine say what it has in force."""
+    told = {"LiveRestoreEnabled": live, "Debug": False, "RegistryConfig": {}} | said
+    host.answer("docker", "info", f"inactive\n28.2.2\n{json.dumps(told)}\n")
+
+
+def test_what_a_run_has_written_that_died_before_the_reload_is_reloaded_by_the_next(host, capsys):
+    options = OPTIONS | {
+        "registry-mirrors": ["https://mirror.example.com"],
+        "insecure-registries": ["192.0.2.1:5000", "192.0.2.0/24"],
+    }
+    in_force(host)
+    host.run(capsys, options=options)
+    insecure = {"IndexConfigs": {"192.0.2.1:5000": {"Secure": False}}, "InsecureRegistryCIDRs": ["192.0.2.0/24"]}
+    mirrors = {"Mirrors": ["https://mirror.example.com/"]}
+    for stale in ({"live": False}, {"RegistryConfig": insecure}, {"RegistryConfig": mirrors}):
+        before = reloads(host)
+        in_force(host, **stale)
+        assert host.run(capsys, options=options)["changed"]
+        assert reloads(host) == before + 1
+    in_force(host, RegistryConfig=insecure | mirrors)
+    assert not host.run(capsys, options=options)["changed"]
+
+
+def test_proxies_wait_for_the_next_start_and_their_password_is_shown_nowhere(host, capsys):
+    proxies = {"proxies": {"https-proxy": "http://user:hidden@proxy.example.com:3128"}}
+    in_force(host)
+    told = host.run(capsys, options=OPTIONS | proxies)
+    assert "systemctl restart docker" in told["notes"][0]
+    assert "hidden" not in json.dumps(told)
+    assert "http://…@proxy.example.com:3128" in told["diff"][0]["after"]
+    for path in (DAEMON, f"{RECORD}/options.json"):
+        assert read(host, path) == OPTIONS | proxies
+        assert (host.root / path).stat().st_mode & 0o7777 == 0o600
+    in_force(host, HttpsProxy="http://xxxxx:xxxxx@proxy.example.com:3128")
+    again = host.run(capsys, options=OPTIONS | proxies)
+    assert (again["changed"], again["notes"]) == (False, [])

@@ -291,3 +291,114 @@ def test_a_file_that_cannot_be_read_is_refused_and_not_taken_for_empty(path, ser
 def test_an_engine_that_does_not_tell_its_containers_is_an_error(served, capsys):
     served.answer("docker", "ps", "", 1, "the engine went away")
     assert served.run(capsys, remove=True)["failed"]
+
+
+def info(host: StandIn, **said: object) -> None:
+    """Let this be what `docker info` shows beside the version."""
+    host.answer("docker", "info", f"inactive\n28.2.2\n{json.dumps(said)}\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "sentence"),
+    [
+        ({"SecurityOptions": ["name=seccomp,profile=builtin", "name=userns"]}, {}, "Remove userns-remap from /etc/"),
+        ({}, {"userns-remap": "default"}, "Remove userns-remap from /etc/docker/daemon.json"),
+        ({"SecurityOptions": ["name=rootless", "name=userns"]}, {}, "This Docker is rootless: it may not open ports"),
+        ({"DockerRootDir": "/var/snap/docker/common/var-lib-docker"}, {}, "This Docker comes from snap, and does not"),
+        ({}, {"bridge": "none"}, 'This Docker has no default network ("bridge": "none" in /etc/docker/daemon.json)'),
+        ({"IPv4Forwarding": False}, {}, "then type sysctl net.ipv4.ip_forward=1."),
+        ({}, {"iptables": False}, "no rules for the packet filter (iptables: false in /etc/docker/daemon.json)"),
+        ({}, {"iptables": False, "ip-masq": False}, "(iptables and ip-masq: false in /etc/docker/daemon.json)"),
+        ({"DefaultRuntime": "runsc"}, {}, 'Write "default-runtime": "runc" there and restart Docker (systemctl'),
+        ({}, {"default-runtime": "kata-runtime"}, "Docker runs containers by kata-runtime (default-runtime in"),
+    ],
+)
+def test_a_setup_of_docker_that_cannot_work_is_refused(said, options, sentence, served, capsys):
+    info(served, **said)
+    served.write("etc/docker/daemon.json", json.dumps(options))
+    served.answer("iptables-save", "-t nat", "*nat\n:POSTROUTING ACCEPT [0:0]\nCOMMIT\n")
+    told = served.run(capsys)
+    assert told["failed"]
+    assert sentence in told["msg"]
+    assert served.run(capsys, remove=True)["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ({"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns", "name=apparmor"]}, {}),
+        (
+            {"DockerRootDir": "/srv/docker", "IPv4Forwarding": True, "DefaultRuntime": "crun"},
+            {"data-root": "/srv/docker"},
+        ),
+        ({}, {"icc": False, "userland-proxy": False, "live-restore": False, "log-driver": "none"}),
+        ({}, {"ipv6": True, "bridge": "br0", "default-runtime": "nvidia", "firewall-backend": "nftables"}),
+    ],
+)
+def test_other_setups_of_docker_are_taken(said, options, served, capsys):
+    info(served, **said)
+    served.write("etc/docker/daemon.json", json.dumps(options))
+    served.answer("iptables-save")
+    assert served.run(capsys)["problems"] == []
+
+
+def test_who_writes_the_rules_himself_may_tell_docker_not_to(served, capsys):
+    served.write("etc/docker/daemon.json", '{"iptables": false}')
+    assert served.run(capsys)["problems"] == [], "without a program that shows the rules nothing is claimed"
+    served.answer("iptables-save", "-t nat", "-A POSTROUTING -s 172.17.0.0/16 -o eth0 -j MASQUERADE\n")
+    assert served.run(capsys)["problems"] == []
+
+
+def test_podman_in_place_of_docker_is_refused_and_not_replaced(host, capsys):
+    host.answer("docker", "info", "", 125, "can't evaluate field Swarm in type *define.Info")
+    host.answer("docker", "--version", "podman version 5.4.2\n")
+    for install in (True, False):
+        told = host.run(capsys, install=install)
+        assert told["msg"].startswith("The command docker of this host is podman's (the package podman-docker)")
+
+
+def test_the_disk_is_asked_that_docker_is_on(served, capsys):
+    served.write("etc/docker/daemon.json", '{"data-root": "/srv/docker"}')
+    message = served.run(capsys, minimum_disk=10**9)["msg"]
+    assert message.startswith("/srv/docker has ")
+    info(served, DockerRootDir="/mnt/large/docker")
+    assert served.run(capsys, minimum_disk=10**9)["msg"].startswith("/mnt/large/docker has ")
+
+
+def test_the_disk_of_an_engine_to_come_is_asked(host, capsys):
+    assert host.run(capsys, install=True, minimum_disk=10**9)["msg"].startswith("/var/lib/docker has ")
+    assert host.run(capsys, install=True, minimum_disk=10**9, docker_options={"data-root": "/srv/d"})["msg"].startswith(
+        "/srv/d has "
+    )
+
+
+@pytest.mark.parametrize(("version", "refused"), [("20.10.24+dfsg1", True), ("23.0.1", False), ("28.2.2", False)])
+def test_an_engine_that_would_not_start_with_proxies_gets_none(version, refused, served, capsys):
+    served.answer("docker", "info", f"inactive\n{version}\n")
+    problems = served.run(capsys, proxies=True, refuse=False)["problems"]
+    assert [problem[:66] for problem in problems] == [
+        f"Docker {version} would not start with proxies in its daemon.json"[:66]
+    ] * refused
+    assert served.run(capsys)["problems"] == []
+
+
+def test_the_engine_of_debian_12_would_not_start_with_proxies(host, capsys):
+    assert "would not start with proxies" in host.run(capsys, install=True, proxies=True)["msg"]
+    host.write("etc/os-release", 'ID=debian\nVERSION_ID="13"\n')
+    assert host.run(capsys, install=True, proxies=True)["problems"] == []
+
+
+def test_a_proxys_password_is_not_told(served, capsys):
+    proxies = '{"debug": true, "proxies": {"http-proxy": "http://user:hidden@proxy.example.com:3128"}}'
+    served.write("etc/docker/daemon.json", proxies)
+    served.write("etc/proxme-tunnel/docker_engine/options.json", proxies)
+    told = served.run(capsys)
+    assert told["daemon_options"] == told["our_daemon_options"] == {"debug": True}
+    assert "hidden" not in json.dumps(told)
+
+
+def test_the_buffers_that_the_kernel_has_in_force_are_told(served, capsys):
+    assert served.run(capsys)["udp_buffers"] == 0
+    served.write("proc/sys/net/core/rmem_max", "7500000\n")
+    served.write("proc/sys/net/core/wmem_max", "212992\n")
+    assert served.run(capsys)["udp_buffers"] == 212992

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from playbook import ROOT, Operator, Run
-from world import Client, Container, Host, Scenario, Visitor, Web, World, run
+from world import Client, Container, Host, Scenario, Visitor, Web, World, run, until
 
 CONTAINERS = ("network", "resolver", "sshd", "nginx", "caddy-network", "caddy")
 
@@ -347,6 +347,33 @@ def test_a_swarm_is_not_told_to_restore_containers(
     assert "This engine is in a swarm" in preview.output
     assert '+    "log-driver": "json-file"' in preview.output
     assert '"live-restore"' not in preview.output
+
+
+@pytest.fixture
+def remapped(host: Host) -> Iterator[None]:
+    """A second engine in the place of the host's own, with an empty network, that gives users in containers others."""
+    folder, command = "/run/remapped", "/usr/local/bin/docker"
+    options = f"--data-root {folder}/data --exec-root {folder}/run --pidfile {folder}/pid --userns-remap default"
+    host.exec("mkdir", folder).expect()
+    host.spawn("unshare", "--net", "sh", "-c", f"exec dockerd --host unix://{folder}/sock {options} 2>{folder}/log")
+    host.write(command, f'#!/bin/sh\nexec /usr/bin/docker --host unix://{folder}/sock "$@"\n')
+    host.exec("chmod", "+x", command).expect()
+    try:
+        until("the second engine answers", lambda: host.docker("version").code == 0, within=20)
+        yield
+    finally:
+        host.exec("rm", command).expect()
+        host.shell(f"kill $(cat {folder}/pid)").expect()
+        until("it has ended", lambda: host.exec("test", "-e", f"{folder}/pid").code != 0)
+        host.shell(f"umount {folder}/data; rm -r {folder}").expect()
+
+
+@pytest.mark.usefixtures("remapped")
+def test_an_engine_that_gives_users_other_numbers_is_refused(operator: Operator) -> None:
+    run = operator.run()
+    assert run.code != 0
+    assert run.changed == []
+    assert "Remove userns-remap from /etc/docker/daemon.json" in run.message
 
 
 def test_nothing_is_removed_while_the_engine_does_not_answer(
