@@ -119,9 +119,11 @@ import json
 import re
 import tarfile
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.proxme.tunnel.plugins.module_utils.daemon import DAEMON, read_object
 
 SPEC = {
     "name": {"type": "str"},
@@ -145,6 +147,9 @@ SPEC = {
 ENVIRONMENT = {"DOCKER_BUILDKIT": "0"}
 # The exit code that stands for "there is no such program".
 NO_DOCKER = 127
+# In place of a proxy's user and password.
+HIDDEN = "xxxxx:xxxxx@"
+ROOT = Path("/")
 # What Docker says of an image that a container uses, or another image is made from.
 IN_USE = ("is using", "is being used", "has dependent child images")
 
@@ -195,7 +200,7 @@ class Images:
         shown = {name: value for name, value in self.module.params.items() if name != "files"}
         return {"removed": self.removed, "invocation": {"module_args": shown}}
 
-    def ask(self, *words: str, data: bytes | None = None) -> Answer:
+    def ask(self, *words: str, data: bytes | None = None, environment: dict[str, str] | None = None) -> Answer:
         """Call docker; return how it ended. Without docker that is as if no engine answered."""
         try:
             return Answer(
@@ -203,7 +208,7 @@ class Images:
                     ["docker", *words],
                     data=data,
                     binary_data=True,
-                    environ_update=ENVIRONMENT,
+                    environ_update={**ENVIRONMENT, **(environment or {})},
                     expand_user_and_vars=False,
                     handle_exceptions=False,
                 )
@@ -246,6 +251,18 @@ class Images:
                 f"way to the registry{other}."
             )
         return "Downloaded newer image" in answer.output
+
+    def proxies(self) -> dict[str, str]:
+        """Return the proxies that the engine pulls through, as programs in a build read them."""
+        try:
+            options = read_object(ROOT / DAEMON).get("proxies") or {}
+        except ValueError as problem:
+            self.fail(str(problem))
+        told = json.loads(self.tell("info", "--format", "{{ json . }}"))
+        fields = {"http": "HttpProxy", "https": "HttpsProxy", "no": "NoProxy"}
+        found = {f"{kind}_proxy": options.get(f"{kind}-proxy") or told.get(field) for kind, field in fields.items()}
+        # The engine shows no passwords. Docker itself gives builds what the file ~/.docker/config.json says.
+        return {name: value for name, value in found.items() if value and HIDDEN not in value}
 
     def versions(self, name: str) -> list[Version]:
         """List the versions of an own image."""
@@ -312,7 +329,11 @@ class OwnImage:
         for option, values in (("--build-arg", {"BASE": self.base, **self.args}), ("--label", labels)):
             for name, value in values.items():
                 words += [option, f"{name}={value}"]
-        answer = self.images.ask("build", *words, "-", data=self.context())
+        # By their names alone: they may have a password, and the environment is nobody else's to see.
+        proxies = self.images.proxies()
+        for name in proxies:
+            words += ["--build-arg", name]
+        answer = self.images.ask("build", *words, "-", data=self.context(), environment=proxies)
         if answer.code:
             # The end of what the steps have said tells why one failed.
             said = re.sub(r"\x1b\[[0-9;]*m", "", answer.output + answer.errors)
@@ -337,7 +358,9 @@ class OwnImage:
         label = '{{ index .Config.Labels "proxme-tunnel.base-id" }}'
         return (
             self.images.tell("image", "inspect", "--format", label, full),
-            self.images.tell("run", "--rm", "--network", "none", "--entrypoint", "dpkg-query", full, "--show"),
+            self.images.tell(
+                *("run", "--rm", "--pull", "never", "--network", "none", "--entrypoint", "dpkg-query", full, "--show")
+            ),
         )
 
     def context(self) -> bytes:

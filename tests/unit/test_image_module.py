@@ -178,6 +178,25 @@ def test_superseded_versions_go_once_no_container_uses_them(host):
     assert len(host.images()) == 1
 
 
+def test_a_build_goes_through_the_engines_proxies_and_no_image_keeps_them(host):
+    told = {
+        "HttpProxy": "http://192.0.2.1:3128",
+        "HttpsProxy": "http://xxxxx:xxxxx@192.0.2.1:3128",
+        "NoProxy": "a.example",
+    }
+    host.answer({"info": (0, json.dumps(told), "")})
+    shown = "RUN printenv http_proxy https_proxy no_proxy > /packages || true\n"
+    built = host.run(FOLDER | {"Dockerfile": (DOCKERFILE + shown, "0644")})
+    # The engine shows no passwords, and so none can be used.
+    assert docker("run", "--rm", "--network=none", built["image"]).split() == ["http://192.0.2.1:3128", "a.example"]
+    for shown in (
+        docker("history", "--no-trunc", built["image"]),
+        docker("inspect", built["image"]),
+        str(built["words"]),
+    ):
+        assert "192.0.2.1" not in shown
+
+
 def test_an_upgrade_takes_an_image_with_other_packages_and_no_equal_one(host):
     first = host.run()
     identity = host.images()

@@ -209,6 +209,8 @@ def test_an_authority_of_the_hosts_own(operator: Operator, world: World, host: H
             assert visitor.get(f"https://{NAME}.{domain}/", http=http).status == 200
         assert visitor.get(f"https://nobody.{domain}/").status == 0
     assert host.exec("ls", f"{DATA}/own").stdout == "", "what is left of the other choices is gone"
+    timers = host.exec("systemctl", "list-units", "--all", "--plain", "proxme-tunnel-own-certificate.*").expect()
+    assert "own-certificate" not in timers.stdout
 
 
 def test_off_changes_nothing_the_second_time(operator: Operator, behind: dict[str, Any]) -> None:
