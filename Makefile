@@ -45,6 +45,9 @@ demo: setup ## Start a tunnel host on this machine and open a tunnel
 demo-down: venv ## Remove every trace of it
 	@python tools/demo.py down
 
+site: venv ## Build the documents as a site, in build/site
+	mkdocs build --strict --quiet
+
 bench: setup ## Measure the host of `molecule converge`
 	python tests/bench/bench.py
 
@@ -55,4 +58,4 @@ clean: ## Remove the scenarios, the test images and .venv
 	@if [ -e .venv/ready ]; then python tools/demo.py clean; fi
 	rm -rf .venv .cache .pytest_cache .ruff_cache build
 
-.PHONY: help venv setup test test-slow test-apps lint unit demo demo-down bench soak clean
+.PHONY: help venv setup test test-slow test-apps lint unit demo demo-down site bench soak clean

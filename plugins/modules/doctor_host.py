@@ -108,7 +108,7 @@ def said_by(module: AnsibleModule, *command: str, partly: bool = False) -> str:
     if code == 124:
         raise SilentError(f"no answer within {PATIENCE} s")
     if code and not partly:
-        raise SilentError((errors or output).strip())
+        raise SilentError((errors or output).strip() or f"exit code {code}")
     return output
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from markdown_it import MarkdownIt
 
 FENCE = re.compile(r"^(?:```|~~~).*?^(?:```|~~~)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
@@ -106,4 +107,21 @@ def test_every_shown_ssh_command_that_opens_a_tunnel_ends_when_the_forward_is_re
         for path in shown
         for command in forwards_that_stay_without_a_tunnel((root / path).read_text())
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_site_shows_every_document_as_code_forges_do(run, root, sources, tmp_path):
+    # Python-Markdown takes a list for a paragraph, or a command for a sentence, where forges' CommonMark doesn't.
+    run("mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path)
+    wrong = []
+    for path, markdown in documents(root, sources).items():
+        page = tmp_path / ("index.html" if path.name == "README.md" else f"{path.stem}/index.html")
+        if path.parts[0] not in ("docs", path.name):
+            continue
+        content = re.search(r'role="main">(.*)<footer', page.read_text(), re.DOTALL).group(1)
+        forge = MarkdownIt("commonmark").enable("table").render(markdown)
+        for tag in ("li", "pre", "tr", "code", "h2", "h3"):
+            here, there = (len(re.findall(f"<{tag}[ >]", html)) for html in (content, forge))
+            if here != there:
+                wrong.append(f"{path}: {here} <{tag}> in the site, {there} in a forge")
     assert not wrong, "\n".join(wrong)

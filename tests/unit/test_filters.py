@@ -116,7 +116,7 @@ nsenter -t $outside -n ip -batch - <<END
   address add 2001:db8::1/64 dev eth0 nodad
   neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev eth0
   neigh replace 2001:db8::2 lladdr 02:00:00:00:00:02 dev eth0
-$(for address in FAR; do echo "address add $address dev lo"; done)
+$(for address in FAR; do echo "address add $address dev lo nodad"; done)
 END
 for way in "$outside in" "$inside out"; do
   nsenter -t ${way% *} -n perl -MSocket=:all -ne '
