@@ -25,7 +25,7 @@ EXPRESSIONS = ("when", "that", "until", "changed_when", "failed_when")
 # What a part may read of the role that all depend on, beside what is registered.
 OF_ALL = {"__tunnel_engine_answers"}
 # What playbooks may tell that role.
-TOLD = {"__tunnel_refuses", "__tunnel_checks_ports", "__tunnel_checks_accounts"}
+TOLD = {"__tunnel_checks"}
 # What a play may say of a part.
 STATES = {f"{part}_state" for part in PARTS}
 SECRET = {name for name, option in OPTIONS.items() if option.get("no_log")}
@@ -153,7 +153,7 @@ def test_what_is_looked_at_is_there():
     """Else the tests below would hold of nothing."""
     assert set(ROLES) == {*PARTS, "tunnel"}
     assert ("tunnel", "certificate_budget", "day") in code_of("nginx_subdomains").read
-    assert ("__tunnel_refuses",) in code_of("tunnel").read
+    assert ("__tunnel_checks",) in code_of("tunnel").read
     assert ("tunnel", "by_certbot") in code_of_playbooks().read
     assert "__sshd_tunnel_image" in code_of("sshd_tunnel").registered
 
@@ -249,7 +249,7 @@ def test_an_operator_variable_belongs_to_no_part_and_is_nothing_that_is_register
 
 def test_what_the_operator_says_is_checked_by_us_first_and_has_no_default_elsewhere():
     """Ansible checks an entry point main before all else, in words of its own."""
-    assert defaults("tunnel") == {}
+    assert set(defaults("tunnel")) == TOLD
     assert list(specs("tunnel")) == ["operator"]
     assert [name for name, option in OPTIONS.items() if option.get("required")] == ["tunnel_domain"]
 
