@@ -48,6 +48,9 @@ demo-down: venv ## Remove every trace of it
 site: venv ## Build the documents as a site, in build/site
 	mkdocs build --strict --quiet
 
+test-clients: setup ## Run the programs of docs/libraries.md against the host of `molecule converge`; needs Go, Node.js, Java, Maven
+	pytest --verbose tests/clients
+
 bench: setup ## Measure the host of `molecule converge`
 	python tests/bench/bench.py
 
@@ -58,4 +61,4 @@ clean: ## Remove the scenarios, the test images and .venv
 	@if [ -e .venv/ready ]; then python tools/demo.py clean; fi
 	rm -rf .venv .cache .pytest_cache .ruff_cache build
 
-.PHONY: help venv setup test test-slow test-apps lint unit demo demo-down site bench soak clean
+.PHONY: help venv setup test test-slow test-apps test-clients lint unit demo demo-down site bench soak clean

@@ -566,6 +566,8 @@ class Compiler:
             )
         for entry in self.accounts:
             exact = [name for name in entry["names"] if prefix_of(name) is None]
+            # Never 127.0.0.1: to sshd localhost is ::1 as well, whatever /etc/hosts says, and one of the two is enough.
+            # So a port that somebody held as 127.0.0.1 would be granted to the next who asks for localhost.
             listen = ["localhost:*"]
             # A pattern covers the whole host name as well; sshd compares what the client typed.
             listen += [f"{name}:*" for name in entry["names"]] + [f"{name}.{self.domain}:*" for name in exact]

@@ -648,6 +648,7 @@ POSSIBLE: dict[str, Any] = {
     "tunnel_certificates_per_day": 0,
     "tunnel_certificates_per_week": 1000,
     "tunnel_ssh_port": 22,
+    "tunnel_ssh_algorithms": "compatible",
     "tunnel_http_port": 8080,
     "tunnel_https_port": 8443,
     "tunnel_shared_account_name": "everybody",

@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "accounts": {"tunnel_accounts": [ALICE, BOB, EVE], "tunnel_tcp_ports": "30000-30009"},
     "accounts alone": {"tunnel_accounts": [ALICE], "tunnel_shared_account": False},
     "user CA": {"tunnel_accounts": [ALICE | {"keys": []}], "tunnel_user_ca": [AUTHORITY]},
+    "compatible": {"tunnel_ssh_algorithms": "compatible"},
     "little memory": {"tunnel_sshd_memory": "64m"},
     "everything": {
         "tunnel_accounts": [ALICE | {"expires": "2999-01-01", "principals": ["staff"]}, BOB, EVE],
@@ -151,7 +152,10 @@ def test_an_empty_password_opens_the_shared_account_alone_and_only_while_it_has_
         assert server.says(user, "usepam") == ["no"]
         if user in ("mallory", "root"):
             continue
-        assert server.says(user, "authenticationmethods") == ["none" if empty else "publickey"], user
+        assert server.says(user, "authenticationmethods") == ["any" if empty else "publickey"], user
+        # Any key, once it is shown to be the client's.
+        any_key = server.says(user, "authorizedkeyscommand") == ["/usr/bin/echo", "%t", "%k"]
+        assert any_key == empty, user
 
 
 @each_case
@@ -192,7 +196,8 @@ def test_nobody_gets_anything_but_tunnels(server, case):
 
 @each_case
 def test_keys_come_from_the_roles_files_alone(server, case):
-    user = next(iter(server.answers))
+    # Where the shared account has no keys, any does: above.
+    user = server.own[0] if server.own else "mallory"
     known = "/etc/proxme-tunnel/accounts"
     assert server.says(user, "authorizedkeysfile") == ["none"]
     assert server.says(user, "authorizedkeyscommand") == f'/usr/bin/sed -n "s/^%u //p" {known}/keys'.split()
@@ -213,19 +218,29 @@ def test_a_silent_client_is_gone_after_15_seconds_and_newcomers_are_bounded_by_t
     assert server.says(user, "persourcemaxstartups") == ["10"]
     assert server.says(user, "persourcepenalties") == ["no"]
     assert server.says(user, "logingracetime") == ["20"]
+    assert server.says(user, "maxauthtries") == ["12"]
     interval, count = server.says(user, "clientaliveinterval"), server.says(user, "clientalivecountmax")
     assert int(interval[0]) * int(count[0]) == 15
 
 
-def test_the_algorithms_are_those_of_the_role_without_sha_1_nists_curves_and_cbc(told):
-    server = told("default")
-    for option, given in {"kexalgorithms": "__sshd_tunnel_key_exchanges", "macs": "__sshd_tunnel_macs"}.items():
-        assert server.says("tunnel", option) == [",".join(written(ROLE, "vars/main.yml")[given])]
+@pytest.mark.parametrize("case", ["default", "compatible"])
+def test_the_algorithms_are_those_of_the_role_without_sha_1_and_cbc_and_nists_curves_on_demand_alone(told, case):
+    server, role = told(case), written(ROLE, "vars/main.yml")
+    more = role["__sshd_tunnel_compatible_key_exchanges"] if case == "compatible" else []
+    assert server.says("tunnel", "kexalgorithms") == [",".join(role["__sshd_tunnel_key_exchanges"] + more)]
+    assert server.says("tunnel", "macs") == [",".join(role["__sshd_tunnel_macs"])]
     offered = [server.says("tunnel", option)[0] for option in ("kexalgorithms", "macs", "ciphers")]
-    for weak in ("sha1", "nistp", "cbc", "umac-64", "group14", "chacha20"):
+    assert offered[0].startswith("mlkem768x25519-sha256,sntrup761x25519-sha512,")
+    for weak in ("sha1", "cbc", "umac-64", "chacha20", *([] if more else ["nistp", "group14", "group18"])):
         assert weak not in ",".join(offered)
     keys = ["/etc/ssh/keys/ssh_host_ed25519_key", "/etc/ssh/keys/ssh_host_rsa_key"]
     assert server.says("tunnel", "hostkey") == keys
+
+
+def test_sshd_reads_few_and_middling_primes_for_a_stranger(sshd):
+    sizes = sshd.accept({}, "awk '{ print $5 }' /etc/ssh/moduli").split()
+    assert set(sizes) == {"3071", "4095"}
+    assert len(sizes) <= 60
 
 
 @each_case
@@ -236,6 +251,8 @@ def test_a_banner_says_what_its_account_may_do(server, case):
         name, shown = account["name"], parts[account["name"]]
         assert server.says(name, "banner") == [f"/run/sshd/banners/{name}"]
         assert ("-NR 8080:localhost:80" in shown) == ("localhost:*" in account["listen"])
+        assert ("gives localhost as the address" in shown) == ("localhost:*" in account["listen"])
+        assert ("leave it empty" in shown) == (account["keys"] is None)
         for own in account["names"]:
             assert f"-NR {own.replace('*', 'x')}:80:localhost:3000 {name}@{DOMAIN}" in shown
         assert ("--local-3000" in shown) == bool(account["names"])

@@ -266,6 +266,16 @@ def test_who_may_reach(
         assert re.search("administratively prohibited|Bad stdio forwarding", result.stderr)
 
 
+def test_an_accounts_key_may_be_the_ninth_of_the_agent(alice: Person, machine: Client) -> None:
+    """Each of the others is offered before it."""
+    machine.shell(
+        "ssh-agent -a /run/agent9 >/run/agent9.log && export SSH_AUTH_SOCK=/run/agent9 && for n in $(seq 8); do "
+        "ssh-keygen -q -t ed25519 -N '' -f /run/other$n && ssh-add -q /run/other$n; done && ssh-add -q /run/alice"
+    ).expect()
+    ssh = ["timeout", "3", "ssh", "-o", "BatchMode=yes", *machine.options(), f"{alice.account}@{machine.host}"]
+    assert "There is no shell here" in machine.exec(*ssh, env={"SSH_AUTH_SOCK": "/run/agent9"}).output
+
+
 def test_a_name_stays_its_owners(alice: Person, bob: Person, web: Web, visitor: Visitor, domain: str) -> None:
     """Also while she is away, and a second client of hers waits for the first."""
     refused = ("-N", "-o", "ExitOnForwardFailure=yes", "-R", f"blog:80:{web}")
