@@ -19,6 +19,10 @@ from world import Client, Container, Host, Scenario, Visitor, Web, World, run, u
 CONTAINERS = ("network", "resolver", "sshd", "nginx", "caddy-network", "caddy")
 
 
+# It stands in the configuration, and in the page that says what is too large.
+CHANGED_BY_BODY_LIMIT = [f"/etc/proxme-tunnel/nginx_subdomains/{name}" for name in ("texts.lua", "nginx.conf")]
+
+
 def identities(host: Host) -> dict[str, str]:
     """Each container's id and start, which tell whether it was touched."""
     return {name: host.started(f"proxme-tunnel-{name}") for name in CONTAINERS}
@@ -59,15 +63,15 @@ def preview(operator: Operator, installed: pathlib.Path) -> Run:
 
 
 def test_check_says_what_would_change_and_changes_nothing(preview: Run, host: Host) -> None:
-    assert preview.changed == ["/etc/proxme-tunnel/nginx_subdomains/nginx.conf"]
-    assert "+      client_max_body_size 7m;" in preview.output
+    assert preview.changed == CHANGED_BY_BODY_LIMIT
+    assert "+    client_max_body_size 7m;" in preview.output
     assert "client_max_body_size 7m;" not in host.read("/etc/proxme-tunnel/nginx_subdomains/nginx.conf")
 
 
 @pytest.mark.parametrize(
     ("tag", "changed"),
     [
-        ("nginx", ["/etc/proxme-tunnel/nginx_subdomains/nginx.conf"]),
+        ("nginx", CHANGED_BY_BODY_LIMIT),
         ("caddy", ["/etc/proxme-tunnel/caddy_frontend/Caddyfile"]),
     ],
 )

@@ -74,13 +74,13 @@ async def download(request: web.Request) -> web.StreamResponse:
 @routes.route("*", "/upload")
 async def upload(request: web.Request) -> web.Response:
     """Count the body while it streams in."""
-    count = request.app[COUNT]
-    count["bytes"] = 0
-    digest = hashlib.sha256()
+    size, digest = 0, hashlib.sha256()
+    request.app[COUNT]["bytes"] = 0
     async for chunk in request.content.iter_chunked(256 * 1024):
-        count["bytes"] += len(chunk)
+        size += len(chunk)
         digest.update(chunk)
-    return web.json_response({"bytes": count["bytes"], "sha256": digest.hexdigest()})
+        request.app[COUNT]["bytes"] = size
+    return web.json_response({"bytes": size, "sha256": digest.hexdigest()})
 
 
 @routes.get("/progress")
