@@ -77,7 +77,7 @@ LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 # proxme-tunnel-network would give every public port away.
 # A token (RFC 9110, 5.6.2) with a mark that Caddy keeps out.
 MARKED_HEADER = r"(?=.*[_.])[A-Za-z0-9!#$%&'+^_`|~.-]+"
-# What the hosts says to services, and what they believe of a browser: visit.lua drops the doubles of these as well.
+# What the hosts says to services, and what they believe of a browser: headers.lua drops the doubles of these as well.
 OWN_HEADERS = {
     *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "x-tunnel-plain", "x-tunnel-visitor"),
     *("sec-fetch-mode", "sec-fetch-site", "content-length", "transfer-encoding", "http2-settings", "keep-alive"),

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""visit.lua: what becomes of a visitor's request, and of the answer of a tunnel's service."""
+"""visit.lua and headers.lua: what becomes of a visitor's request, and of the answer of a tunnel's service."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+from ansible_collections.proxme.tunnel.plugins.plugin_utils.settings import OWN_HEADERS
 from nginx import DOMAIN, address_of
 
 GUEST = f"guest-x.{DOMAIN}"
@@ -594,3 +598,9 @@ def test_each_of_several_cookies_is_mended(nginx, own, told):
     answer = nginx.answer(nginx.route(own), headers=[("Set-Cookie", cookie) for cookie in several])
     assert answer.headers("set-cookie") == ["a=1; Path=/; HttpOnly", "b=2; Secure", "c=3; SameSite=Lax"]
     assert nginx.answer(nginx.route(own)).headers("set-cookie") == []
+
+
+def test_an_operator_cannot_let_in_what_would_be_dropped():
+    """A header that looks like one of the host's own is refused in tunnel_headers, and dropped if it comes."""
+    lua = Path(__file__).resolve().parents[2] / "roles/nginx_subdomains/files/nginx/headers.lua"
+    assert set(re.search(r"\[\[(.*?)\]\]", lua.read_text(), re.DOTALL)[1].split()) == OWN_HEADERS
