@@ -123,16 +123,23 @@ def test_a_service_that_answers_what_cannot_be_passed_on(
 
 def test_a_request_that_is_too_large(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
     """By its address, one header or many of them."""
+    name = f"guest-x.{domain}"
     with client.tunnel("guest-x:80", to=web):
-        # curl itself sends no more over HTTP/2.
-        for http in ("1.1", "3"):
-            for headers, query, status in (
-                ({}, "x" * 70_000, 414),
-                ({"Cookie": "x" * 70_000}, "", 431),
-                ({f"X-Many-{number}": "x" * 7_000 for number in range(25)}, "", 431),
-            ):
-                answer = visitor.get(f"https://guest-x.{domain}/?{query}", http=http, headers=headers)
-                expect_page(answer, status, "too large", "64 KB")
+        for headers, query, status in (
+            ({}, "x" * 70_000, 414),
+            ({"Cookie": "x" * 70_000}, "", 431),
+            ({f"X-Many-{number}": "x" * 7_000 for number in range(25)}, "", 431),
+        ):
+            expect_page(
+                visitor.get(f"https://{name}/?{query}", http="3", headers=headers), status, "too large", "64 KB"
+            )
+            # By hand: curl over HTTP/2 sends no more, and over 1.1 it fails at times ("bad length") on a busy machine.
+            lines = [f"GET /?{query} HTTP/1.1", f"Host: {name}", "Connection: close"]
+            lines += [f"{header}: {value}" for header, value in headers.items()]
+            said = visitor.send(name, "\r\n".join([*lines, "", ""]).encode())
+            assert said.startswith(f"HTTP/1.1 {status} "), said
+            assert "too large" in said
+            assert "64 KB" in said
 
 
 def test_a_method_that_nobody_serves(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
