@@ -67,9 +67,9 @@ local function mended(values, mend, new)
   return changed and values or nil
 end
 
-local function mend_request(headers, names, mend, new)
+local function mend_request(asked, names, mend, new)
   for _, name in ipairs(names) do
-    local values = mended(headers[name], mend, new)
+    local values = mended(asked[name], mend, new)
     if values then ngx.req.set_header(name, values) end
   end
 end

@@ -26,7 +26,7 @@ end
 
 -- rewrite: finds the tunnel, or ends the request. `here` is the location that it is at: each way to the tunnel has its own.
 function visit.route(here)
-  headers.drop_doubles()
+  if here == "/" then headers.drop_doubles() end -- each request begins there
   local label = tunnels.label_of(ngx.var.host)
   if not label then return ngx.exit(404) end
   ngx.var.label = tunnels.plain(label) -- limits count by it, whatever port of localhost a visitor writes behind it
