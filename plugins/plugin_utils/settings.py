@@ -21,7 +21,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 PREFIX = "tunnel_"
 # Whether what can't be made again is removed as well: that has to be understood even where nothing else has.
 ORDER = "tunnel_purge"
-PARTS = ("caddy_frontend", "certbot_wildcard", "docker_engine", "nginx_subdomains", "sshd_tunnel", "tunnel_network")
+PARTS = ("caddy_frontend", "certbot_wildcard", "docker_engine", "edge", "nginx_subdomains", "sshd_tunnel", "tunnel_network")
 # What no operator writes: registered by the roles, or set by a play.
 OURS = {
     "tunnel_accounts_compiled",
@@ -506,7 +506,7 @@ def wrong_numbers(settings: Settings) -> Iterator[str]:
     for name, (least, most, advice) in bounds.items():
         if settings[name] < least or (most is not None and settings[name] > most):
             yield f"tunnel_{name} is {settings[name]}. {advice}"
-    for name, example in (("sshd_memory", "1g"), ("nginx_memory", "256m"), ("caddy_memory", "512m")):
+    for name, example in (("sshd_memory", "1g"), ("nginx_memory", "256m"), ("edge_memory", "256m"), ("caddy_memory", "512m")):
         if not matches(MEMORY, settings[name]):
             yield f'tunnel_{name} is "{settings[name]}". Write a number and m or g, such as {example}.'
     if not matches("[0-9]+[kmg]?", settings["body_limit"]):
@@ -649,6 +649,14 @@ def wrong_front(settings: Settings) -> Iterator[str]:
         )
 
 
+def labels_of_sites(sites: list[str], domain: str) -> list[str]:
+    """Return the labels below the domain that stand anywhere in the operator's sites; an asterisk may be among them."""
+    files = [file for site in map(Path, sites) for file in (sorted(site.glob("*.caddy")) if site.is_dir() else [site])]
+    texts = [file.read_text(errors="replace") for file in files if file.is_file()]
+    found = {label for text in texts for label in re.findall(rf"([a-z0-9*-]+)\.{re.escape(domain)}", text.lower())}
+    return sorted(found - {"www"})
+
+
 def derive(settings: Settings) -> Settings:
     """Return what follows from several settings, or is another form of one."""
     tls, domain, port = settings["tls"], settings["domain"], settings["ssh_port"]
@@ -690,5 +698,11 @@ def derive(settings: Settings) -> Settings:
         "reserved": list(dict.fromkeys([*ALWAYS_RESERVED, *settings["reserved_labels"]])),
         "tcp_port_list": ports_of(settings["tcp_ports"]),
         "domains": {domain: label for domains in accounts_domains for domain, label in domains.items()},
+        # What visitors from a blocked address read.
+        "blocked_text": "Your address is blocked from this host."
+        + (f" Is that a mistake? Write to {settings['abuse_contact']}." if settings["abuse_contact"] else ""),
+        # Without a TLS of ours there is nothing to tell ssh from.
+        "edge": settings["edge"] and tls != "off",
+        "caddys_labels": ["www", *labels_of_sites(settings["sites"], domain)],
         "abuse_link": ("" if settings["abuse_contact"].startswith("https:") else "mailto:") + settings["abuse_contact"],
     }

@@ -87,6 +87,7 @@ IMAGES = {
     "role-resolver": Image(ROLES / "tunnel_network/files/resolver"),
     "role-nginx": Image(ROLES / "nginx_subdomains/files/nginx"),
     "role-sshd": Image(ROLES / "sshd_tunnel/files/sshd"),
+    "role-edge": Image(ROLES / "edge/files/edge"),
 }
 # The names by which the roles ask for what the registry serves.
 PUBLIC = {"served-debian": "library/debian:trixie-slim", "caddy": f"library/caddy:{CADDY}"}

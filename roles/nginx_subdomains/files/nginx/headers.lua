@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: GPL-3.0-or-later
 -- Headers of requests and answers: those that could be taken for ours go, and those that name the host name the right one.
+local settings = require "settings"
 local headers = {}
 
 -- Headers that we set, believe or take away.
@@ -14,6 +15,37 @@ function headers.drop_doubles()
   for name in pairs(ngx.req.get_headers(0, true)) do -- all of them, as they are written
     if name:find "[^%w-]" and ours[name:lower():gsub("%W", "-")] then ngx.req.clear_header(name) end
   end
+end
+
+-- Of names with _ or . Caddy lets in only those that the operator lists (tunnel_headers), each once, and then not its double with a -.
+local function drop_unlisted()
+  for name, value in pairs(ngx.req.get_headers(0, true)) do
+    local lower = name:lower()
+    if settings.headers[lower] == false or name:find "[_.]" and (not settings.headers[lower] or type(value) == "table") then
+      ngx.req.clear_header(name)
+    end
+  end
+end
+
+-- What Caddy says of a request that comes by it: who visits, and how. Whatever the visitor wrote there is gone.
+local hop_by_hop = { "Forwarded", "Via", "X-Tunnel-Plain", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization" }
+function headers.introduce(visitor, hidden)
+  drop_unlisted()
+  local request, host = ngx.req, ngx.var.http_host
+  for _, name in ipairs(hop_by_hop) do request.clear_header(name) end
+  request.set_header("X-Forwarded-For", visitor)
+  request.set_header("X-Real-IP", visitor)
+  request.set_header("X-Tunnel-Visitor", hidden and "" or visitor)
+  request.set_header("X-Forwarded-Proto", "https")
+  request.set_header("X-Forwarded-Host", host)
+end
+
+-- And what it does to an answer: what the host is made of is nobody's business.
+function headers.see_off()
+  local header = ngx.header
+  header["Server"], header["Via"] = nil, nil
+  if settings.hsts > 0 then header["Strict-Transport-Security"] = "max-age=" .. settings.hsts end
+  header["Alt-Svc"] = settings.alt_svc
 end
 
 -- Headers by which a request, and an answer, names the host: docs/how-it-works.md lists them, and says why each. In the first of each pair a URL

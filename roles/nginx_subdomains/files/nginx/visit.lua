@@ -18,16 +18,38 @@ function visit.repeatable()
   return idempotent[var.request_method] and not var.http_transfer_encoding and (var.http_content_length or "0") == "0"
 end
 
+-- gRPC is HTTP/2 all the way. (grpc-web is not.)
+local function is_grpc()
+  local kind = ngx.var.server_protocol == "HTTP/2.0" and ngx.var.http_content_type or ""
+  return kind:find("^application/grpc") and not kind:find("^application/grpc%-web")
+end
+
 -- The location that leads a request to its tunnel: by HTTP/2, by a kept connection, or by one of its own.
 local function way_to(tunnel)
-  if ngx.var.server_protocol == "HTTP/2.0" or tunnels.h2(tunnel) then return "@h2" end
+  if is_grpc() or tunnels.h2(tunnel) then return "@h2" end
   return visit.repeatable() and "/" or "@once"
+end
+
+-- Who is blocked reads what Caddy tells the others of that kind.
+local function turn_away()
+  ngx.status = 403
+  ngx.header.content_type = "text/plain; charset=utf-8"
+  ngx.print(settings.blocked_text)
+  return ngx.exit(403)
 end
 
 -- rewrite: finds the tunnel, or ends the request. `here` is the location that it is at: each way to the tunnel has its own.
 function visit.route(here)
-  if here == "/" then headers.drop_doubles() end -- each request begins there
-  local label = tunnels.label_of(ngx.var.host)
+  local visitor, label = ngx.var.proxy_protocol_addr, tunnels.label_of(ngx.var.host)
+  if here == "/" then -- each request begins there
+    headers.drop_doubles()
+    if visitor then -- straight from the edge
+      -- A browser takes one connection for all names of a certificate, also for those that Caddy serves. It comes again by another.
+      if not label or settings.caddys[label] or settings.caddys["*"] then return ngx.exit(421) end
+      headers.introduce(visitor, ngx.var.server_addr:find "hidden")
+      if ngx.var.blocked_visitor == "1" then return turn_away() end
+    end
+  end
   if not label then return ngx.exit(404) end
   ngx.var.label = tunnels.plain(label) -- limits count by it, whatever port of localhost a visitor writes behind it
   if tunnels.is_blocked(label) then return ngx.exit(410) end
@@ -53,7 +75,7 @@ end
 -- balancer: dials the tunnel.
 function visit.dial()
   local tunnel = ngx.ctx.tunnel
-  local stream = ngx.var.websocket ~= "" or ngx.var.server_protocol == "HTTP/2.0" or (ngx.var.http_accept or ""):find("text/event-stream", 1, true)
+  local stream = ngx.var.websocket ~= "" or is_grpc() or (ngx.var.http_accept or ""):find("text/event-stream", 1, true)
   local wait = stream and day or settings.answer_timeout
   assert(balancer.set_timeouts(5, wait, wait))
   assert(balancer.set_current_peer(tunnel.address:find(":", 1, true) and "[" .. tunnel.address .. "]" or tunnel.address, tunnel.port))
@@ -72,6 +94,11 @@ function visit.refuse_unclear()
     return ngx.exit(502)
   end
   if ngx.ctx.by_h2 and tunnels.h2(ngx.ctx.tunnel) then tunnels.h2(ngx.ctx.tunnel, "yes") end
+end
+
+-- header_filter: what Caddy does to answers, where it is not on the way.
+function visit.see_off()
+  if ngx.var.proxy_protocol_addr then headers.see_off() end
 end
 
 -- header_filter: what the service says of the host that was visited.

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Where a TLS connection goes, by the name in its hello; and which files have that name's certificate.
+import fs from 'fs';
+import settings from 'settings.js';
+
+// Where Caddy keeps what it has got, a folder for each authority; and certificates for all names that others bring.
+const got = '/certificates', brought = '/own';
+
+// The name of a hello as it is in files: a name server takes no notice of case, and of a dot at the end.
+function plain(name) {
+    return (name || '').toLowerCase().replace(/\.$/, '');
+}
+
+// Whether visitors of a name look at a tunnel. All others are Caddy's.
+function isTunnel(name) {
+    if (settings.domains[name]) {
+        return true;
+    }
+    const label = name.endsWith(settings.below) ? name.slice(0, -settings.below.length) : '';
+    return /^[a-z0-9-]+$/.test(label) && !settings.caddys[label] && !settings.caddys['*'];
+}
+
+// The time of a DER value: UTCTime (two digits of the year) or GeneralizedTime, both in Z.
+function time(text) {
+    const digits = text.length == 13 ? (text < '5' ? '20' : '19') + text : text;
+    const p = digits.match(/^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z$/);
+    return p ? Date.UTC(p[1], p[2] - 1, p[3], p[4], p[5], p[6]) : NaN;
+}
+
+// The values within a DER value: [[tag, beginning, end], ...].
+function within(der, begin, end) {
+    const values = [];
+    while (begin < end) {
+        const tag = der[begin];
+        let length = der[begin + 1], at = begin + 2;
+        if (length > 127) {
+            const bytes = length & 127;
+            length = 0;
+            for (let i = 0; i < bytes; i++) {
+                length = length * 256 + der[at++];
+            }
+        }
+        values.push([tag, at, at + length]);
+        begin = at + length;
+    }
+    return values;
+}
+
+// From when to when the first certificate of a PEM file is valid, in ms (RFC 5280, 4.1).
+function validity(pem) {
+    const found = pem.match(/-----BEGIN CERTIFICATE-----([A-Za-z0-9+\/=\s]+)-----END CERTIFICATE-----/);
+    if (!found) {
+        return null;
+    }
+    const der = Buffer.from(found[1].replace(/\s/g, ''), 'base64');
+    const certificate = within(der, 0, der.length)[0];
+    const signed = within(der, certificate[1], certificate[2])[0];
+    const fields = within(der, signed[1], signed[2]);
+    // Before it: the version, if it is not 1, the serial number, the algorithm and the issuer.
+    const span = fields[fields[0][0] == 0xa0 ? 4 : 3];
+    return within(der, span[1], span[2]).map(v => time(der.toString('utf8', v[1], v[2])));
+}
+
+// Whether a certificate is valid now, with more than a part of its time left.
+function isValid(pem, now, left) {
+    const span = validity(pem);
+    return span !== null && now >= span[0] && now < span[1] - (span[1] - span[0]) * left;
+}
+
+// When a file was written, in ms; NaN, which compares with nothing, where there is none.
+function modified(file) {
+    try {
+        return fs.statSync(file).mtimeMs;
+    } catch (e) {
+        return NaN;
+    }
+}
+
+// Two files, and the part of a certificate's time after which Caddy wants to renew it.
+function pair(certificate, key, byCaddy) {
+    return { certificate, key, left: byCaddy ? 1 / 3 : 0 };
+}
+
+// The files that may hold a certificate for a name.
+function candidates(name) {
+    const own = settings.domains[name] !== undefined;
+    if (!own && settings.brought) {
+        return fs.readdirSync(brought).filter(file => file.endsWith('.pem')).map(file => pair(brought + '/' + file, brought + '/' + file, false));
+    }
+    const folder = !own && settings.wildcard ? 'wildcard_' + settings.below : name;
+    return fs.readdirSync(got).map(authority => got + '/' + authority + '/' + folder + '/' + folder).map(base => pair(base + '.crt', base + '.key', true));
+}
+
+// The files of a certificate for a name, "CERTIFICATE KEY"; '' where Caddy has to get one, or to renew it.
+function found(name, now) {
+    // Caddy writes the key first: in between, the certificate is another key's.
+    const good = candidates(name).find(each => modified(each.certificate) >= modified(each.key)
+        && isValid(fs.readFileSync(each.certificate, 'utf8'), now, each.left));
+    return good ? good.certificate + ' ' + good.key : '';
+}
+
+// The same, believed for some seconds.
+function files(name) {
+    const believed = ngx.shared.found;
+    let pair = believed.get(name);
+    if (pair === undefined) {
+        pair = found(name, Date.now());
+        believed.set(name, pair);
+    }
+    return pair;
+}
+
+// Where a TLS connection goes: to Caddy, or where we end TLS.
+function way(s) {
+    const name = plain(s.variables.ssl_preread_server_name);
+    // An authority that looks for the answer to its challenge (RFC 8737) looks for Caddy's.
+    if (!isTunnel(name) || s.variables.ssl_preread_alpn_protocols.split(',').includes('acme-tls/1')) {
+        return 'caddy';
+    }
+    // Caddy learns from a visitor that a certificate is to be renewed: it has one of each name in an hour.
+    return files(name) && !ngx.shared.seen.add(name, '') ? 'tls' : 'caddy';
+}
+
+function certificate(s) {
+    return files(plain(s.variables.ssl_server_name)).split(' ')[0];
+}
+
+function key(s) {
+    return files(plain(s.variables.ssl_server_name)).split(' ')[1];
+}
+
+export default { way, certificate, key };
