@@ -39,7 +39,9 @@ sys.path.insert(0, str(ROOT / "tests/e2e"))
 from instance import find_world  # noqa: E402
 from world import Client, Container, Meter, Result, Visitor, World, until  # noqa: E402
 
-POD, SSHD, NGINX, CADDY = (f"proxme-tunnel-{part}" for part in ("network", "sshd", "nginx", "caddy"))
+POD, SSHD, NGINX, CADDY, EDGE = (f"proxme-tunnel-{part}" for part in ("network", "sshd", "nginx", "caddy", "edge"))
+# Where the edge listens in its namespace.
+EDGE_PORT = 65443
 PAGE, SINK = "guest-bench", "guest-bench-sink"
 MIB = 2**20
 STREAM = 256 * MIB
@@ -202,7 +204,7 @@ class Bench:
             return ("nsenter", f"--net=/proc/{processes[part]}/ns/net")
 
         def way(title: str, scheme: str, curl: list[str], h2load: list[str], *parts: str) -> Way:
-            enter, meter = inside(CADDY if CADDY in parts else POD), Meter(self.host, *parts)
+            enter, meter = inside(CADDY if "https" in scheme or CADDY in parts else POD), Meter(self.host, *parts)
             return Way(title, self.load, enter, lambda name: f"{scheme}://{name}.{domain}", (*curl,), (*h2load,), meter)
 
         def to(port: int) -> list[str]:
@@ -218,6 +220,8 @@ class Bench:
             return f"http://[{address_of(name)}]"
 
         all_parts = (SSHD, NGINX, CADDY)
+        # The first visitor of a name in an hour is led to Caddy.
+        edge_parts = (*all_parts, EDGE)
         return [
             Way("backend", self.client, (), backend, (), ("--h1",), Meter(self.host)),
             Way("raw tunnel", self.load, inside(POD), raw, (), ("--h1",), Meter(self.host, SSHD)),
@@ -225,6 +229,8 @@ class Bench:
             way("+ Caddy, HTTP", "http", to(plain), at(plain, "--h1"), *all_parts),
             way("HTTPS, HTTP/1.1", "https", ["--http1.1", *to(443)], at(443, "--h1"), *all_parts),
             way("HTTPS, HTTP/2", "https", ["--http2", *to(443)], at(443), *all_parts),
+            way("edge, HTTP/1.1", "https", ["--http1.1", *to(EDGE_PORT)], at(EDGE_PORT, "--h1"), *edge_parts),
+            way("edge, HTTP/2", "https", ["--http2", *to(EDGE_PORT)], at(EDGE_PORT), *edge_parts),
         ]
 
     @contextmanager
@@ -335,7 +341,17 @@ class Bench:
     def bars(self) -> list[Bar]:
         """What must be reached."""
         plain, h2 = "+ Caddy, HTTP", "HTTPS, HTTP/2"
+
+        def to_caddy(version: str, name: str) -> float:
+            return self.figures[f"edge, {version}"][name] / self.figures[f"HTTPS, {version}"][name]
+
         return [
+            Bar("requests/s through the edge to those through Caddy, HTTP/2", to_caddy("HTTP/2", "rate"), least=2.5),
+            Bar("requests/s through the edge to those through Caddy, HTTP/1.1", to_caddy("HTTP/1.1", "rate"), least=2),
+            Bar("server CPU through the edge to that through Caddy, HTTP/2", to_caddy("HTTP/2", "cpu"), most=0.4),
+            Bar("p99 through the edge to that through Caddy, HTTP/2", to_caddy("HTTP/2", "p99"), most=0.5),
+            Bar("stream down through the edge to that through Caddy, HTTP/2", to_caddy("HTTP/2", "down"), least=1.5),
+            Bar("stream up through the edge to that through Caddy, HTTP/2", to_caddy("HTTP/2", "up"), least=1.8),
             Bar("requests/s through nginx, as a part of the raw tunnel's", self.ratio("+ nginx", "rate"), least=0.6),
             Bar("requests/s through Caddy, HTTP", self.ratio(plain, "rate"), least=0.15),
             *(Bar(f"stream {way} through Caddy, HTTP", self.ratio(plain, way), least=0.8) for way in ("down", "up")),
@@ -361,7 +377,7 @@ class Bench:
 
         def single(what: str, pattern: str, **values: float) -> None:
             """Values stand in the column of the part that they are about."""
-            at = {"sshd": "raw tunnel", "nginx": "+ nginx", "caddy": "HTTPS, HTTP/2"}
+            at = {"sshd": "raw tunnel", "nginx": "+ nginx", "caddy": "HTTPS, HTTP/2", "edge": "edge, HTTP/2"}
             cells = {at[part]: pattern.format(value) for part, value in values.items()}
             table.add_row(what, *(cells.get(title, "") for title in titles))
 
@@ -373,7 +389,7 @@ class Bench:
         ratios("down")
         row(f"{STREAM // MIB} MiB up, MB/s", "up", "{:.0f}")
         ratios("up")
-        parts = {"sshd": SSHD, "nginx": NGINX, "caddy": CADDY}
+        parts = {"sshd": SSHD, "nginx": NGINX, "caddy": CADDY, "edge": EDGE}
         single("memory rise over 1 GiB up, MiB", "{:.1f}", **{part: self.rise[parts[part]] for part in parts})
         single("memory of an idle tunnel, MiB", "{:.2f}", sshd=self.idle_tunnel)
         single(f"{MACHINES * CLIENTS} clients at once, s until all are up", "{:.1f}", sshd=self.all_up)
