@@ -100,7 +100,10 @@ def test_a_certificate_that_cannot_be_used_is_refused(operator: Operator, author
     narrow = authority.sign("narrow", domain)
     refused(operator.run(variables=narrow), f"The certificate is for {domain}, not for *.{domain}")
     nowhere = good | {"tunnel_certificate_file": "/nowhere/fullchain.pem"}
-    refused(operator.run(variables=nowhere), 'There is no file "/nowhere/fullchain.pem" on the control node')
+    refused(
+        operator.run(variables=nowhere),
+        'tunnel_certificate_file is "/nowhere/fullchain.pem", which can\'t be read on the control node',
+    )
 
 
 def test_sites_of_the_operator_stand_beside_the_tunnels(
