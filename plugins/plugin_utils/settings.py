@@ -15,13 +15,22 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
 PREFIX = "tunnel_"
 # Whether what can't be made again is removed as well: that has to be understood even where nothing else has.
 ORDER = "tunnel_purge"
-PARTS = ("caddy_frontend", "certbot_wildcard", "docker_engine", "edge", "nginx_subdomains", "sshd_tunnel", "tunnel_network")
+PARTS = (
+    "caddy_frontend",
+    "certbot_wildcard",
+    "docker_engine",
+    "edge",
+    "nginx_subdomains",
+    "sshd_tunnel",
+    "tunnel_network",
+)
 # What no operator writes: registered by the roles, or set by a play.
 OURS = {
     "tunnel_accounts_compiled",
@@ -506,7 +515,12 @@ def wrong_numbers(settings: Settings) -> Iterator[str]:
     for name, (least, most, advice) in bounds.items():
         if settings[name] < least or (most is not None and settings[name] > most):
             yield f"tunnel_{name} is {settings[name]}. {advice}"
-    for name, example in (("sshd_memory", "1g"), ("nginx_memory", "256m"), ("edge_memory", "256m"), ("caddy_memory", "512m")):
+    for name, example in (
+        ("sshd_memory", "1g"),
+        ("nginx_memory", "256m"),
+        ("edge_memory", "256m"),
+        ("caddy_memory", "512m"),
+    ):
         if not matches(MEMORY, settings[name]):
             yield f'tunnel_{name} is "{settings[name]}". Write a number and m or g, such as {example}.'
     if not matches("[0-9]+[kmg]?", settings["body_limit"]):
@@ -657,6 +671,13 @@ def labels_of_sites(sites: list[str], domain: str) -> list[str]:
     return sorted(found - {"www"})
 
 
+def folder_of(directory: str) -> str:
+    """Return the name of the folder where Caddy keeps what an ACME authority gives (certmagic: issuerKey and Safe)."""
+    url = urlsplit(directory.strip())
+    words = [url.netloc, url.path.replace("/", "-").strip("-")]
+    return re.sub(r"[^\w@.-]", "", "-".join(filter(None, words)).lower().replace(":", "-"))
+
+
 def derive(settings: Settings) -> Settings:
     """Return what follows from several settings, or is another form of one."""
     tls, domain, port = settings["tls"], settings["domain"], settings["ssh_port"]
@@ -672,14 +693,22 @@ def derive(settings: Settings) -> Settings:
     forward = "8080:localhost:80" if label == "8080" else f"{label}:80:localhost:80"
     provider = PROVIDERS.get(settings["dns_provider"], {})
     by_certbot = wildcard and not settings["dns_by_caddy"]
+    by_caddy_dns = wildcard and settings["dns_by_caddy"]
+    asked = tls in ("on_demand", "both", "internal")
+    directories = [settings["acme_directory"], settings["acme_fallback_directory"]]
     return {
         # Who obtains the certificate for all names.
         "by_certbot": by_certbot,
-        "by_caddy_dns": wildcard and settings["dns_by_caddy"],
+        "by_caddy_dns": by_caddy_dns,
         "certbot_plugin": provider.get("plugin", f"certbot-dns-{settings['dns_provider']}"),
         "certbot_authenticator": provider.get("authenticator", f"dns-{settings['dns_provider']}"),
         # Whether names below the domain have certificates of their own.
         "certificate_each": tls in ("on_demand", "internal", "off"),
+        # Whether Caddy gets one at the first handshake of a name; and the folders of whom it asks, the first one first.
+        "certificate_asked": asked,
+        "certificate_folders": ["local"]
+        if tls == "internal"
+        else [folder_of(directory) for directory in directories if directory and (asked or by_caddy_dns)],
         "certificate_authority": "internal" if tls == "internal" else settings["acme_directory"],
         "certificate_budget": dict.fromkeys(budget, UNBOUNDED) if tls == "internal" else budget,
         "own_authority": tls == "internal"

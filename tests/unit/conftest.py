@@ -111,3 +111,10 @@ def holder(role_images, tmp_path_factory) -> Iterator[Program]:
     """Return what loads the packet filters."""
     with started("holder", role_images["holder"], tmp_path_factory.mktemp("holder")) as program:
         yield program
+
+
+@pytest.fixture(scope="session")
+def real_edge(role_images, tmp_path_factory) -> Iterator[Program]:
+    """Return the nginx at the https port."""
+    with started("edge", role_images["edge"], tmp_path_factory.mktemp("edge")) as program:
+        yield program

@@ -22,6 +22,7 @@ CONTAINERS = {
     "sshd": [],
     "nginx": ["--user=0"],
     "resolver": ["--user=0", "--env=PUBLIC_ADDRESS=192.0.2.1"],
+    "edge": ["--user=0"],
     "holder": ["--cap-add=NET_ADMIN", "--cap-add=SYS_ADMIN"],
 }
 FOLDER = "/etc/proxme-tunnel"

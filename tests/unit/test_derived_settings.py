@@ -143,6 +143,34 @@ def test_one_asks_for_the_wildcard_and_nobody_where_there_is_none(mode, by_caddy
     assert shown["certificate_each"] == each
 
 
+LETS_ENCRYPTS = "acme-v02.api.letsencrypt.org-directory"
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "folders"),
+    [
+        ({"tunnel_tls": "on_demand"}, True, [LETS_ENCRYPTS]),
+        ({"tunnel_tls": "both"}, True, [LETS_ENCRYPTS]),
+        ({"tunnel_tls": "internal"}, True, ["local"]),
+        ({"tunnel_tls": "wildcard"}, False, []),
+        ({"tunnel_tls": "wildcard", "tunnel_dns_by_caddy": True}, False, [LETS_ENCRYPTS]),
+        ({"tunnel_tls": "files"}, False, []),
+        ({"tunnel_tls": "off"}, False, []),
+        (
+            {
+                "tunnel_acme_directory": " https://CA.lan:14000/dir/",
+                "tunnel_acme_fallback_directory": "https://[fd00::1]/acme/acme/directory",
+            },
+            True,
+            ["ca.lan-14000-dir", "fd00--1-acme-acme-directory"],
+        ),
+    ],
+)
+def test_caddy_keeps_certificates_by_who_gave_them(given, asked, folders):
+    shown = told(**given)
+    assert (shown["certificate_asked"], shown["certificate_folders"]) == (asked, folders)
+
+
 def test_certbot_is_told_its_plugin_of_the_provider():
     shown = told(tunnel_tls="wildcard", tunnel_dns_provider="cloudflare")
     assert (shown["certbot_plugin"], shown["certbot_authenticator"]) == ("certbot-dns-cloudflare", "dns-cloudflare")

@@ -4,20 +4,25 @@ import fs from 'fs';
 import settings from 'settings.js';
 
 // Where Caddy keeps what it has got, a folder for each authority; and certificates for all names that others bring.
-const got = '/certificates', brought = '/own';
+const got = '/certificates/', brought = '/own/';
 
 // The name of a hello as it is in files: a name server takes no notice of case, and of a dot at the end.
 function plain(name) {
     return (name || '').toLowerCase().replace(/\.$/, '');
 }
 
+// Whether a name stands in a table of the settings, and not only among what every object has.
+function has(table, name) {
+    return Object.keys(table).includes(name);
+}
+
 // Whether visitors of a name look at a tunnel. All others are Caddy's.
 function isTunnel(name) {
-    if (settings.domains[name]) {
+    if (has(settings.domains, name)) {
         return true;
     }
     const label = name.endsWith(settings.below) ? name.slice(0, -settings.below.length) : '';
-    return /^[a-z0-9-]+$/.test(label) && !settings.caddys[label] && !settings.caddys['*'];
+    return /^[a-z0-9-]+$/.test(label) && !has(settings.caddys, label) && !has(settings.caddys, '*');
 }
 
 // The time of a DER value: UTCTime (two digits of the year) or GeneralizedTime, both in Z.
@@ -76,38 +81,37 @@ function modified(file) {
     }
 }
 
-// Two files, and the part of a certificate's time after which Caddy wants to renew it.
-function pair(certificate, key, byCaddy) {
-    return { certificate, key, left: byCaddy ? 1 / 3 : 0 };
-}
-
-// The files that may hold a certificate for a name.
+// The pairs of files that may hold a certificate for a name, and the part of its time in which it is to be renewed.
 function candidates(name) {
-    const own = settings.domains[name] !== undefined;
+    const own = has(settings.domains, name);
     if (!own && settings.brought) {
-        return fs.readdirSync(brought).filter(file => file.endsWith('.pem')).map(file => pair(brought + '/' + file, brought + '/' + file, false));
+        const file = brought + settings.brought;
+        return [{ certificate: file, key: file, left: 0 }];
     }
     const folder = !own && settings.wildcard ? 'wildcard_' + settings.below : name;
-    return fs.readdirSync(got).map(authority => got + '/' + authority + '/' + folder + '/' + folder).map(base => pair(base + '.crt', base + '.key', true));
+    return settings.authorities.map(authority => got + authority + '/' + folder + '/' + folder)
+        .map(base => ({ certificate: base + '.crt', key: base + '.key', left: 1 / 3 }));
 }
 
-// The files of a certificate for a name, "CERTIFICATE KEY"; '' where Caddy has to get one, or to renew it.
-function found(name, now) {
+// Whether a pair can be shown to visitors. What a certificate says is believed for some seconds.
+function isGood(pair) {
+    const written = modified(pair.certificate);
     // Caddy writes the key first: in between, the certificate is another key's.
-    const good = candidates(name).find(each => modified(each.certificate) >= modified(each.key)
-        && isValid(fs.readFileSync(each.certificate, 'utf8'), now, each.left));
-    return good ? good.certificate + ' ' + good.key : '';
+    if (!(written >= modified(pair.key))) {
+        return false;
+    }
+    const read = pair.certificate + ' ' + written;
+    let good = ngx.shared.good.get(read);
+    if (good === undefined) {
+        good = Number(isValid(fs.readFileSync(pair.certificate, 'utf8'), Date.now(), pair.left));
+        ngx.shared.good.set(read, good);
+    }
+    return good === 1;
 }
 
-// The same, believed for some seconds.
+// The files of a certificate for a name; undefined where Caddy has to get one, or to renew it.
 function files(name) {
-    const believed = ngx.shared.found;
-    let pair = believed.get(name);
-    if (pair === undefined) {
-        pair = found(name, Date.now());
-        believed.set(name, pair);
-    }
-    return pair;
+    return candidates(name).find(isGood);
 }
 
 // Where a TLS connection goes: to Caddy, or where we end TLS.
@@ -117,16 +121,20 @@ function way(s) {
     if (!isTunnel(name) || s.variables.ssl_preread_alpn_protocols.split(',').includes('acme-tls/1')) {
         return 'caddy';
     }
-    // Caddy learns from a visitor that a certificate is to be renewed: it has one of each name in an hour.
-    return files(name) && !ngx.shared.seen.add(name, '') ? 'tls' : 'caddy';
+    const pair = files(name);
+    if (!pair) {
+        return 'caddy';
+    }
+    // Caddy learns from visitors when it is to renew what it has got: it has one of each name in an hour.
+    return pair.left && ngx.shared.seen.add(name, '') ? 'caddy' : 'tls';
 }
 
 function certificate(s) {
-    return files(plain(s.variables.ssl_server_name)).split(' ')[0];
+    return files(plain(s.variables.ssl_server_name)).certificate;
 }
 
 function key(s) {
-    return files(plain(s.variables.ssl_server_name)).split(' ')[1];
+    return files(plain(s.variables.ssl_server_name)).key;
 }
 
 export default { way, certificate, key };
