@@ -222,6 +222,30 @@ def test_a_restart_orders_nothing_again(
         assert len(re.findall("POST /sign-me-up", ca.logs())) == accounts
 
 
+def test_private_keys_are_shown_to_none_but_those_who_end_tls(
+    client: Client, web: Web, visitor: Visitor, host: Host, domain: str
+) -> None:
+    """In no other container is a visitors' key, not even for Caddy's user; an authority's account is Caddy's own."""
+    name = f"{new_name()}.{domain}"
+    with client.tunnel(f"{name.partition('.')[0]}:80", to=web):
+        until("it has a certificate", lambda: visitor.get(f"https://{name}/").status == 200)
+    folder = "/var/lib/proxme-tunnel/caddy_frontend/caddy"
+    [key] = host.shell(f"ls {folder}/certificates/*/{name}/{name}.key").expect().stdout.split()
+    [account] = host.shell(f"ls {folder}/acme/*/users/*/*.key").expect().stdout.split()
+    modes = host.exec("stat", "-c", "%a %u", folder, f"{folder}/certificates", key, account).expect().stdout
+    assert modes.splitlines() == ["700 65532", "700 65532", "600 65532", "600 65532"]
+    look = "cd /; for top in *; do case $top in dev|proc|sys|usr) ;; *) grep -rlsF -e {} $top ;; esac; done"
+
+    def holders(path: str) -> set[str]:
+        script = look.format(shlex.quote(host.read(path).splitlines()[1]))
+        running = host.docker("ps", "--format", "{{.Names}}").expect().stdout.split()
+        shown = [each for each in running if host.docker("exec", "--user=65532", each, "sh", "-c", script).stdout]
+        return {each.partition("-old-")[0] for each in shown}
+
+    assert holders(key) == {CADDY, "proxme-tunnel-edge"}
+    assert holders(account) == {CADDY}
+
+
 def test_the_ask_door_is_not_to_be_reached(client: Client, web: Web, visitor: Visitor, host: Host, domain: str) -> None:
     """Nobody outside learns from it what is live, or uses up the budget: neither by port nor by any Host."""
     name = new_name()

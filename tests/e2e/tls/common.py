@@ -11,13 +11,18 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from playbook import ROOT, Operator, Run
 from world import Ca, Host, Scenario, Visitor, World, until
 
-CADDY = "proxme-tunnel-caddy"
+CADDY, EDGE = "proxme-tunnel-caddy", "proxme-tunnel-edge"
 DATA = "/var/lib/proxme-tunnel/caddy_frontend"
 NAME = "guest-live"
 SITE = "shop.example.org"
@@ -110,6 +115,23 @@ def serial(visitor: Visitor, name: str) -> str:
 
 
 @contextmanager
+def paused(host: Host, container: str) -> Iterator[None]:
+    """A container whose processes stand still for as long as the `with` block lasts."""
+    host.docker("pause", container).expect()
+    try:
+        yield
+    finally:
+        host.docker("unpause", container).expect()
+
+
+def by_the_edge(visitor: Visitor, host: Host, url: str) -> None:
+    """Expect that visitors of a tunnel need no Caddy, once it has had its one visitor of the hour."""
+    assert visitor.get(url).status == 200
+    with paused(host, CADDY):
+        assert visitor.get(url, timeout=5).status == 200
+
+
+@contextmanager
 def unbroken(visitor: Visitor, url: str) -> Iterator[None]:
     """An open WebSocket that must still be there at the end of the block and answer once a second meanwhile."""
     script = (
@@ -134,6 +156,28 @@ def unbroken(visitor: Visitor, url: str) -> Iterator[None]:
     until("the echo ends", lambda: not visitor.exec("pgrep", "-f", "[/]run/echo.py").stdout)
     log = visitor.read("/run/echo.log")
     assert log.endswith("whole\n"), log
+
+
+def planted(host: Host, name: str, *, age: int, left: int) -> str:
+    """Put a certificate into Caddy's storage that is so many days old and valid for so many more; its serial number."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject, number = x509.Name([]), x509.random_serial_number()
+    builder = x509.CertificateBuilder(
+        subject, subject, key.public_key(), number, now - timedelta(age), now + timedelta(left)
+    )
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    [folder] = host.shell(f"ls -d {DATA}/caddy/certificates/pebble-*").expect().stdout.split()
+    host.exec("install", "-d", "-m", "0700", f"{folder}/{name}").expect()
+    parts = {
+        "key": private,
+        "crt": builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM),
+        "json": json.dumps({"sans": [name], "issuer_data": {"url": "https://pebble:14000/certZ/1"}}).encode(),
+    }
+    for end, content in parts.items():
+        host.write(f"{folder}/{name}/{name}.{end}", content)
+    host.exec("chown", "-R", "65532", f"{folder}/{name}").expect()
+    return number.to_bytes((number.bit_length() + 7) // 8).hex(":")
 
 
 def renew(host: Host) -> None:

@@ -13,11 +13,14 @@ import pytest
 from common import (
     CADDY,
     DATA,
+    EDGE,
     NAME,
     Authority,
     Strict,
+    by_the_edge,
     idempotent,
     known_to,
+    paused,
     provider,
     refused,
     renew,
@@ -180,7 +183,8 @@ def test_a_certificate_that_lies_on_the_host(
     assert serial(guest, domain) == before
     host.exec("systemctl", "start", "proxme-tunnel-own-certificate.service").expect()
     until("the new one is served", lambda: serial(guest, domain) != before)
-    assert guest.get(f"https://{NAME}.{domain}/").status == 200
+    assert serial(guest, f"{NAME}.{domain}") == serial(guest, domain)
+    by_the_edge(guest, host, f"https://{NAME}.{domain}/")
 
 
 def test_a_wildcard_that_cannot_be_had_takes_no_certificate_away(
@@ -210,14 +214,40 @@ def test_an_authority_of_the_hosts_own(operator: Operator, world: World, host: H
         until("the landing page is there", lambda: visitor.get(f"https://{domain}/").status == 200)
         for http in ("1.1", "2", "3"):
             assert visitor.get(f"https://{NAME}.{domain}/", http=http).status == 200
+        by_the_edge(visitor, host, f"https://{NAME}.{domain}/")
         assert visitor.get(f"https://nobody.{domain}/").status == 0
     assert host.exec("ls", f"{DATA}/own").stdout == "", "what is left of the other choices is gone"
     timers = host.exec("systemctl", "list-units", "--all", "--plain", "proxme-tunnel-own-certificate.*").expect()
     assert "own-certificate" not in timers.stdout
 
 
-def test_off_changes_nothing_the_second_time(operator: Operator, behind: dict[str, Any]) -> None:
+def test_other_ports_and_a_proxy_that_says_who_visits(
+    operator: Operator, world: World, host: Host, domain: str
+) -> None:
+    """Who comes by a trusted proxy comes to Caddy itself. All others come to the edge, which believes nobody."""
+    with world.visitor() as proxy, world.visitor() as visitor:
+        own = {each: each.exec("hostname", "-i").expect().stdout.strip() for each in (proxy, visitor)}
+        variables = {"tunnel_tls": "internal", "tunnel_http_port": 8080, "tunnel_https_port": 8443}
+        variables |= {"tunnel_trusted_proxies": [own[proxy]], "tunnel_proxy_protocol": True}
+        operator.run(variables=variables).expect()
+        url, said = f"https://{NAME}.{domain}:8443/echo", ["--haproxy-protocol", "--haproxy-clientip", "203.0.113.7"]
+        for each in (proxy, visitor):
+            each.trust(host.read(f"{DATA}/caddy/pki/authorities/local/root.crt"))
+        until("the landing page is there", lambda: visitor.get(f"https://{domain}:8443/").status == 200)
+        by_the_edge(visitor, host, url)
+        assert visitor.get(url).sent("X-Forwarded-For") == [own[visitor]]
+        assert visitor.get(url, options=said).status == 0
+        plain = visitor.get(f"http://{NAME}.{domain}:8080/a", http="1.1")
+        assert (plain.status, plain.headers["location"]) == (308, f"https://{NAME}.{domain}:8443/a")
+        with paused(host, EDGE):
+            assert proxy.get(url, options=said).sent("X-Forwarded-For") == ["203.0.113.7"]
+            assert proxy.get(f"https://{domain}:8443/", options=said).status == 200
+
+
+def test_off_changes_nothing_the_second_time(operator: Operator, behind: dict[str, Any], host: Host) -> None:
+    """Nor is there an edge, which has nothing to tell apart."""
     idempotent(operator, behind)
+    assert not [container for container in host.containers() if container.startswith((EDGE, "proxme-tunnel-relay"))]
 
 
 def test_a_key_for_a_zone_of_challenges_alone(
@@ -228,6 +258,7 @@ def test_a_key_for_a_zone_of_challenges_alone(
     change += f"update add _acme-challenge.{domain} 5 CNAME proxme.challenges.example.\nsend\n"
     Container(scenario.dns).exec("nsupdate", "-k", "/run/named/session.key", stdin=change.encode()).expect()
     operator.run(variables=provider(scenario, "challenges")).expect()
+    by_the_edge(visitor, host, f"https://{NAME}.{domain}/")
     before = serial(visitor, domain)
     renew(host)
     until("the new one is served", lambda: serial(visitor, domain) != before)

@@ -13,7 +13,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from common import CADDY, DATA, NAME, SITE, Authority, idempotent, known_to, provider, renew, serial, unbroken
+from common import (
+    CADDY,
+    DATA,
+    EDGE,
+    NAME,
+    SITE,
+    Authority,
+    by_the_edge,
+    idempotent,
+    known_to,
+    planted,
+    provider,
+    renew,
+    serial,
+    unbroken,
+)
 from playbook import ROOT, Operator
 from test_certificates import HANDSHAKES
 from world import Ca, Client, Container, Host, Scenario, Visitor, Web, World, run, until
@@ -51,16 +66,20 @@ def test_without_an_authority_all_is_shown_over_http(
 
 
 def test_a_certificate_of_the_operators(
-    operator: Operator, authority: Authority, guest: Visitor, ca: Ca, domain: str
+    operator: Operator, authority: Authority, guest: Visitor, host: Host, ca: Ca, domain: str
 ) -> None:
     """One for all names; nobody is asked for another, and a new one is taken over without closing anything."""
     first = authority.sign("first", domain, f"*.{domain}")
     operator.run(variables=first).expect()
+    # Caddy has made another folder since the edge started.
+    folders = [f"/proc/{host.main_process(EDGE)}/root/certificates", f"{DATA}/caddy/certificates"]
+    assert len(set(host.exec("stat", "-c", "%i %a %u", *folders).expect().stdout.splitlines())) == 1
     orders = ca.orders()
     assert guest.get(f"https://{domain}/").status == 200
     assert "Hello from web." in guest.get(f"https://{NAME}.{domain}/").body
     assert guest.get(f"https://nobody.{domain}/").status == 404
     assert guest.get(f"https://a.{NAME}.{domain}/").status == 0
+    by_the_edge(guest, host, f"https://{NAME}.{domain}/")
     before = serial(guest, domain)
     with unbroken(guest, f"wss://{NAME}.{domain}/ws"):
         changed = operator.run(variables=authority.sign("second", domain, f"*.{domain}")).expect().changed
@@ -69,6 +88,7 @@ def test_a_certificate_of_the_operators(
             "caddy_frontend : Run Caddy: reloaded",
         ]
         until("the new one is served", lambda: serial(guest, domain) != before)
+        assert serial(guest, f"{NAME}.{domain}") == serial(guest, domain)
     assert ca.orders() == orders
 
 
@@ -193,23 +213,26 @@ def test_one_certificate_for_all_names(
     scan = visitor.exec("python3", "-", domain, "1000", stdin=HANDSHAKES.encode(), timeout=180).expect()
     assert sum(json.loads(scan.stdout).values()) == 1000
     assert ca.orders() == orders + 1
-
+    by_the_edge(visitor, host, f"https://{NAME}.{domain}/")
     known_to(host, secret, {"600 0"})
     idempotent(operator, variables)
 
 
 def test_a_renewal_closes_nothing(visitor: Visitor, host: Host, ca: Ca, domain: str) -> None:
-    """Three within a minute, while a WebSocket echoes and a slow download runs; each is served."""
+    """Three within a minute, while a WebSocket echoes, a slow download runs and others come; each is served."""
     url = f"https://{NAME}.{domain}/bytes/{64 * 2**20}"
     options = "-sS --cacert /run/root.pem --limit-rate 1M -o /dev/null -w '%{size_download} %{http_code}'"
     visitor.exec("rm", "-f", "/run/slow")
-    with unbroken(visitor, f"wss://{NAME}.{domain}/ws"):
+    page = f"https://{NAME}.{domain}/"
+    with unbroken(visitor, f"wss://{NAME}.{domain}/ws"), visitor.visits(page, every=0.2, new=True) as visits:
         visitor.spawn("sh", "-c", f"curl {options} {url} >/run/slow 2>&1; echo >>/run/slow")
         started, serials = time.monotonic(), {serial(visitor, domain)}
         for turn in range(3):
             renew(host)
             until("the new one is served", lambda turn=turn: len({*serials, serial(visitor, domain)}) == turn + 2)
             serials.add(serial(visitor, domain))
+            assert serial(visitor, f"{NAME}.{domain}") in serials, "the edge has another than Caddy"
+        assert {visit.status for visit in visits.since()} == {200}
         assert time.monotonic() - started < 60
         assert visitor.exec("cat", "/run/slow").stdout.strip() == "", "the download was over before: it shows nothing"
         until("it is over", lambda: visitor.exec("cat", "/run/slow").stdout.endswith("\n"), within=60)
@@ -217,7 +240,7 @@ def test_a_renewal_closes_nothing(visitor: Visitor, host: Host, ca: Ca, domain: 
 
 
 def test_custom_domains_beside_the_wildcard(
-    operator: Operator, scenario: Scenario, client: Client, web: Web, visitor: Visitor, ca: Ca, domain: str
+    operator: Operator, scenario: Scenario, client: Client, web: Web, visitor: Visitor, host: Host, ca: Ca, domain: str
 ) -> None:
     """One order for each custom domain that is live; none for a name of ours, however deep."""
     client.shell("test -e /run/alice || ssh-keygen -q -t ed25519 -N '' -f /run/alice").expect()
@@ -233,6 +256,8 @@ def test_custom_domains_beside_the_wildcard(
         assert ca.orders() == orders
         assert "Hello from web." in visitor.get(f"https://{SITE}/").body
         assert ca.orders() == orders + 1
+        for name in (f"alice-shop.{domain}", SITE):
+            by_the_edge(visitor, host, f"https://{name}/")
     scan = visitor.exec("python3", "-", domain, "1000", stdin=HANDSHAKES.encode(), timeout=180).expect()
     assert sum(json.loads(scan.stdout).values()) == 1000
     assert ca.orders() == orders + 1
@@ -241,14 +266,31 @@ def test_custom_domains_beside_the_wildcard(
 # And back.
 
 
-def test_back_to_on_demand_nothing_is_ordered_again(operator: Operator, visitor: Visitor, ca: Ca, domain: str) -> None:
+def test_back_to_on_demand_nothing_is_ordered_again(
+    operator: Operator, visitor: Visitor, host: Host, ca: Ca, domain: str
+) -> None:
     """The certificates of before are still there."""
     orders = ca.orders()
     operator.run().expect()
     until("the landing page is there", lambda: visitor.get(f"https://{domain}/").status == 200, within=20)
-    assert visitor.get(f"https://{NAME}.{domain}/").status == 200
+    by_the_edge(visitor, host, f"https://{NAME}.{domain}/")
+    assert re.findall(r"DNS:([^,\s]+)", visitor.certificate(f"{NAME}.{domain}")) == [f"{NAME}.{domain}"]
     assert ca.orders() == orders
     idempotent(operator, {})
+
+
+def test_one_in_its_last_third_is_caddys_until_it_is_renewed(
+    client: Client, web: Web, visitor: Visitor, host: Host, ca: Ca, domain: str
+) -> None:
+    """Its first visitor is shown the old one, and makes Caddy order; then the edge shows what has come."""
+    name = f"guest-late.{domain}"
+    with client.tunnel("guest-late:80", to=web):
+        old = planted(host, name, age=61, left=29)
+        orders = ca.orders()
+        assert serial(visitor, name) == old
+        until("it is renewed", lambda: serial(visitor, name) != old, within=30)
+        by_the_edge(visitor, host, f"https://{name}/")
+        assert ca.orders() == orders + 1
 
 
 def test_visitors_have_modern_protocols(visitor: Visitor, domain: str) -> None:
