@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from render import render
+from render import evaluate, render, written
 
 ROLE = "edge"
 DOMAIN = "proxme.example"
@@ -495,3 +495,15 @@ def test_whoever_comes_by_a_proxy_comes_to_caddy_and_all_others_to_the_edge(hold
     )
     assert rest == lines("mapped proxies") == lines("plain")
     assert lines("without") == []
+
+
+def test_folders_that_caddy_has_not_made_yet_are_caddys():
+    """One of root's above them would be where Caddy can write nothing."""
+    [writes] = [
+        task["proxme.tunnel.files"] for task in written(ROLE, "tasks/configure.yml") if "proxme.tunnel.files" in task
+    ]
+    folders = evaluate(ROLE, writes["folders"], tunnel_domain=DOMAIN)
+    data = "/var/lib/proxme-tunnel/caddy_frontend"
+    own = {each["path"]: (int(each["owner"]), each["mode"]) for each in folders if each["path"].startswith(data)}
+    assert list(own) == [f"{data}/caddy", f"{data}/caddy/certificates"]
+    assert set(own.values()) == {(65532, "0700")}

@@ -11,18 +11,14 @@ function plain(name) {
     return (name || '').toLowerCase().replace(/\.$/, '');
 }
 
-// Whether a name stands in a table of the settings, and not only among what every object has.
-function has(table, name) {
-    return Object.keys(table).includes(name);
-}
-
-// Whether visitors of a name look at a tunnel. All others are Caddy's.
+// Whether visitors of a name look at a tunnel. All others are Caddy's. (What is true was written by the role: an object has
+// more names than those.)
 function isTunnel(name) {
-    if (has(settings.domains, name)) {
+    if (settings.domains[name] === true) {
         return true;
     }
     const label = name.endsWith(settings.below) ? name.slice(0, -settings.below.length) : '';
-    return /^[a-z0-9-]+$/.test(label) && !has(settings.caddys, label) && !has(settings.caddys, '*');
+    return /^[a-z0-9-]+$/.test(label) && settings.caddys[label] !== true && settings.caddys['*'] !== true;
 }
 
 // The time of a DER value: UTCTime (two digits of the year) or GeneralizedTime, both in Z.
@@ -83,7 +79,7 @@ function modified(file) {
 
 // The pairs of files that may hold a certificate for a name, and the part of its time in which it is to be renewed.
 function candidates(name) {
-    const own = has(settings.domains, name);
+    const own = settings.domains[name] === true;
     if (!own && settings.brought) {
         const file = brought + settings.brought;
         return [{ certificate: file, key: file, left: 0 }];
