@@ -429,10 +429,12 @@ def test_only_the_given_proxies_are_believed_and_only_what_they_themselves_have_
         else:
             assert "trusted_proxies" not in server
         wrappers = server.get("listener_wrappers", [])
-        if not made.get("proxy_protocol"):
+        # The edge says who visits.
+        speakers = ([] if made.mode == "off" else ["127.0.0.1"]) + (proxies if made.get("proxy_protocol") else [])
+        if not speakers:
             assert wrappers == []
             continue
-        allowed = [proxy if "/" in proxy else f"{proxy}/{128 if ':' in proxy else 32}" for proxy in proxies]
+        allowed = [each if "/" in each else f"{each}/{128 if ':' in each else 32}" for each in speakers]
         assert wrappers[0] == {"wrapper": "proxy_protocol", "allow": allowed}
         # TLS begins after it.
         assert wrappers[1:] == ([] if made.mode == "off" else [{"wrapper": "tls"}])
