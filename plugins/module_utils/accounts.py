@@ -306,7 +306,10 @@ def complete(entry: dict[str, Any]) -> dict[str, Any]:
         "name": str(entry["name"]),
         **listed,
         "tcp_ports": [int(port) for port in listed["tcp_ports"]],
-        "domains": entry.get("domains") or {},
+        "domains": {
+            domain: shows["name"] if isinstance(shows, dict) else str(shows)
+            for domain, shows in (entry.get("domains") or {}).items()
+        },
         "expires": str(entry.get("expires") or ""),
     }
 
@@ -457,7 +460,7 @@ class Compiler:
                 if domain in owners:
                     self.say(entry["name"], f"the domain {domain} is {owners[domain]}'s. Remove one of them.")
                 owners[domain] = entry["name"]
-                if not self.owns(entry, str(label)):
+                if not self.owns(entry, label):
                     self.say(
                         entry["name"],
                         f'the domain {domain} shows "{label}", which is none of the account\'s names. Write one of '

@@ -143,6 +143,11 @@ ADDRESS = (
     r"|(?!::ffff:)[0-9a-f]*:[0-9a-f:]*(/([1-9][0-9]?|1[01][0-9]|12[0-8]))?)"
 )
 
+# What stands for a custom domain, where it is not the name alone.
+SHOWN_BY_DOMAIN: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "passthrough": {"type": "bool", "default": False},
+}
 LISTEN = rf"{OCTET}(\.{OCTET}){{3}}:[1-9][0-9]{{0,4}}"
 LOOPBACKS = ("127.0.0.1", "0.0.0.0")
 TCP_PORTS = "[1-9][0-9]{3,4}(-[1-9][0-9]{3,4})?"
@@ -181,6 +186,8 @@ def read(given: dict[str, Any], spec: dict[str, dict[str, Any]], here: Path, ref
     for name, option in spec.items():
         told: list[str] = []
         value = typed(name, given.get(name), option, told)
+        if name == "tunnel_accounts":
+            type_domains(value, told)
         counts = refuse or name == ORDER or not told
         every[name.removeprefix(PREFIX)] = value if counts else typed(name, None, option, [])
         mistyped += told if counts else []
@@ -290,6 +297,17 @@ def typed_keys(name: str, value: dict[str, Any], options: dict[str, Any], proble
     return {key: typed(f"{name}.{key}", value.get(key), option, problems) for key, option in there.items()}
 
 
+def type_domains(accounts: list[dict[str, Any]], problems: list[str]) -> None:
+    """Let a mapping stand for each custom domain, also where the name alone is written."""
+    option = {"type": "dict", "options": SHOWN_BY_DOMAIN}
+    for number, account in enumerate(accounts):
+        # What is no account has been found before.
+        domains = account["domains"] if isinstance(account, dict) else {}
+        for domain, shows in domains.items():
+            mapping = shows if isinstance(shows, dict) else {"name": shows}
+            domains[domain] = typed(f"tunnel_accounts[{number}].domains[{domain}]", mapping, option, problems)
+
+
 def converted(value: Any, kind: str, hidden: bool) -> Any:  # noqa: ANN401
     """Return a value as another type, also from text as the command line gives it; raise if it is none of it."""
     # What is hidden is read by the roles as it was written, and must have its type by itself.
@@ -376,6 +394,7 @@ def wrong(settings: Settings, secrets: Settings) -> Iterator[str]:
     yield from wrong_numbers(settings)
     yield from wrong_certificates(settings, secrets)
     yield from wrong_front(settings)
+    yield from wrong_passthrough(settings)
 
 
 def wrong_names(settings: Settings) -> Iterator[str]:
@@ -663,6 +682,19 @@ def wrong_front(settings: Settings) -> Iterator[str]:
         )
 
 
+def wrong_passthrough(settings: Settings) -> Iterator[str]:
+    """Yield the custom domains whose TLS can't be passed through."""
+    without = "tunnel_tls is off" if settings["tls"] == "off" else "tunnel_edge is false"
+    for account in settings["accounts"] if settings["tls"] == "off" or not settings["edge"] else []:
+        for domain in [domain for domain, shows in account["domains"].items() if shows["passthrough"]]:
+            yield (
+                f"tunnel_accounts: the domain {domain} of {account['name']} has passthrough: true, but {without}, so "
+                "that nothing of ours stands before its TLS. Write "
+                + ("another tunnel_tls" if settings["tls"] == "off" else "tunnel_edge: true")
+                + ", or leave passthrough out."
+            )
+
+
 def labels_of_sites(sites: list[str], domain: str) -> list[str]:
     """Return the labels below the domain that stand anywhere in the operator's sites; an asterisk may be among them."""
     files = [file for site in map(Path, sites) for file in (sorted(site.glob("*.caddy")) if site.is_dir() else [site])]
@@ -687,7 +719,7 @@ def derive(settings: Settings) -> Settings:
     port_labels = settings["port_labels"] or not shared
     wildcard = tls in ("wildcard", "both")
     budget = {name: settings[f"certificates_per_{name}"] for name in ("day", "week")}
-    accounts_domains = [account.get("domains") or {} for account in settings["accounts"]]
+    shown = {domain: shows for account in settings["accounts"] for domain, shows in account["domains"].items()}
     # The label and the forward that a newcomer is shown, as on the landing page.
     label = "8080" if port_labels or not guests else guests.replace("*", "x")
     forward = "8080:localhost:80" if label == "8080" else f"{label}:80:localhost:80"
@@ -726,7 +758,9 @@ def derive(settings: Settings) -> Settings:
         "shown": {"label": label, "forward": forward},
         "reserved": list(dict.fromkeys([*ALWAYS_RESERVED, *settings["reserved_labels"]])),
         "tcp_port_list": ports_of(settings["tcp_ports"]),
-        "domains": {domain: label for domains in accounts_domains for domain, label in domains.items()},
+        # Custom domains and what they show: those whose TLS is ended here, and those of which it is passed through.
+        "domains": {domain: shows["name"] for domain, shows in shown.items() if not shows["passthrough"]},
+        "passthrough": {domain: shows["name"] for domain, shows in shown.items() if shows["passthrough"]},
         # What visitors from a blocked address read.
         "blocked_text": "Your address is blocked from this host."
         + (f" Is that a mistake? Write to {settings['abuse_contact']}." if settings["abuse_contact"] else ""),

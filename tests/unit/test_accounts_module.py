@@ -156,6 +156,18 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
         [ALICE | {"domains": {"shop.example.org": "bob-db"}}, BOB],
         'shows "bob-db", which is none of the account\'s names. Write one of blog, alice-*',
     ),
+    "domain passed through to a foreign name": (
+        [ALICE | {"domains": {"shop.example.org": {"name": "bob-db", "passthrough": True}}}, BOB],
+        'the domain shop.example.org shows "bob-db", which is none of the account\'s names. Write one of blog, alice-*',
+    ),
+    "domain below ours, passed through": (
+        [ALICE | {"domains": {"shop.proxme.example.com": {"name": "blog", "passthrough": True}}}],
+        "the domain shop.proxme.example.com is the tunnel host's own",
+    ),
+    "domain with an asterisk": (
+        [ALICE | {"domains": {"*.example.org": {"name": "blog", "passthrough": True}}}],
+        'the domain "*.example.org" is none.',
+    ),
     "principal with a space": ([{"name": "eve", "principals": ["a b"]}], 'principals has "a b". Write words of'),
     "account of systemd": ([{"name": "systemd-network"}], "the name can't be used"),
     "rsa key with one field": ([{"name": "eve", "keys": [ssh_key("ssh-rsa", b"\1\0\1")]}], "is damaged"),

@@ -286,7 +286,19 @@ def test_the_custom_domains_are_those_of_all_accounts():
     ]
     domains = {"shop.example.org": "alice-shop", "www.example.org": "alice-shop", "example.net": "m"}
     assert told(tunnel_accounts=accounts)["domains"] == domains
-    assert told()["domains"] == {}
+    assert told()["domains"] == told()["passthrough"] == {}
+
+
+def test_the_custom_domains_whose_tls_is_passed_through_are_others():
+    shown = {
+        "shop.example.org": {"name": "alice-shop", "passthrough": "yes"},
+        "blog.example.org": {"name": "alice-blog", "passthrough": False},
+        "www.example.org": {"name": "alice-www"},
+        "old.example.org": "alice-old",
+    }
+    found = told(tunnel_accounts=[{"name": "alice", "domains": shown}])
+    assert found["passthrough"] == {"shop.example.org": "alice-shop"}
+    assert found["domains"] == {f"{name}.example.org": f"alice-{name}" for name in ("blog", "www", "old")}
 
 
 # --- other forms of one ----------------------------------------------------------------------------------------------

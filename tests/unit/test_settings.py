@@ -32,6 +32,8 @@ CLOUDFLARE = {"tunnel_tls": "wildcard", "tunnel_dns_provider": "cloudflare"}
 KEY = {"server": "192.0.2.1", "name": "key.", "secret": "c2VjcmV0", "algorithm": "HMAC-SHA256"}
 
 # What is given beside a domain, and what is said of it. What may be a secret is called hidden here.
+# An account with a domain whose TLS is passed through.
+PASSED = {"name": "alice", "domains": {"a.example.org": {"name": "blog", "passthrough": True}}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"tunnel_domian": "x"},
@@ -169,6 +171,42 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"tunnel_accounts": [{"name": "alice", "domains": ["a.example.org"]}]},
         ('tunnel_accounts[0].domains is a list, where a mapping belongs: ["a.example.org"]. Write names and values.'),
+    ),
+    (
+        {"tunnel_accounts": [{"name": "alice", "domains": {"a.example.org": {"passthrough": True}}}]},
+        ('tunnel_accounts[0].domains[a.example.org] has no name: {"passthrough": true}. Write one.'),
+    ),
+    (
+        {"tunnel_accounts": [{"name": "alice", "domains": {"a.example.org": {"name": "blog", "pass": True}}}]},
+        "tunnel_accounts[0].domains[a.example.org] has pass, which nothing reads. Write some of name, passthrough.",
+    ),
+    (
+        {"tunnel_accounts": [{"name": "alice", "domains": {"a.example.org": {"name": "b", "passthrough": "tls"}}}]},
+        (
+            'tunnel_accounts[0].domains[a.example.org].passthrough is text, where a boolean belongs: "tls". Write true '
+            "or false."
+        ),
+    ),
+    (
+        {"tunnel_accounts": [{"name": "alice", "domains": {"a.example.org": ["blog"]}}]},
+        (
+            'tunnel_accounts[0].domains[a.example.org].name is a list, where text belongs: ["blog"]. Write it in '
+            "quotation marks."
+        ),
+    ),
+    (
+        {"tunnel_accounts": [PASSED], "tunnel_edge": False},
+        (
+            "tunnel_accounts: the domain a.example.org of alice has passthrough: true, but tunnel_edge is false, so "
+            "that nothing of ours stands before its TLS. Write tunnel_edge: true, or leave passthrough out."
+        ),
+    ),
+    (
+        {"tunnel_accounts": [PASSED], "tunnel_tls": "off"},
+        (
+            "tunnel_accounts: the domain a.example.org of alice has passthrough: true, but tunnel_tls is off, so "
+            "that nothing of ours stands before its TLS. Write another tunnel_tls, or leave passthrough out."
+        ),
     ),
     (
         {"tunnel_domain": None},
