@@ -27,6 +27,7 @@ SETTINGS = {
     "reserved": dict.fromkeys(["www", "public", "localhost"], True),
     "blocked": {"guest-phish": True, "8666": True},
     "domains": {"shop.example.org": "shop", "phish.example.org": "guest-phish", "8080.example.org": "8080--local"},
+    "passthrough": {"tls.example.org": "shop", "tls-phish.example.org": "guest-phish"},
     "guest_prefix": "guest-",
     "guest_notice": False,
     "answer_timeout": 60,

@@ -103,6 +103,12 @@ def test_where_one_certificate_is_for_all_names_only_custom_domains_get_their_ow
     assert nginx.ask("shop.example.org") == (403, NO_TUNNEL)
 
 
+def test_whose_tls_is_passed_through_gets_none_here(nginx):
+    nginx.listen("shop:80", "shop:443")
+    assert nginx.ask("shop.example.org") == (200, "yes")
+    assert nginx.ask("tls.example.org") == (403, "the tunnel has a certificate of its own")
+
+
 # The budget.
 
 

@@ -27,7 +27,7 @@ import httpx
 import pytest
 from ansible.template import trust_as_template
 from programs import BIN
-from render import evaluate, in_every_case, render
+from render import ROLES, evaluate, in_every_case, render
 
 ROLE = "caddy_frontend"
 DOMAIN = "proxme.example"
@@ -43,6 +43,9 @@ BLOCKED_RANGES = [
     "2001:db8:9::/48",
 ]
 STAND_IN = "stands-for.the-module"
+CONTROL = ROLES / ROLE / "files/control-caddy"
+# Two domains of somebody's, of which one is not ended here.
+SHOWN = [{"name": "a", "domains": {"shop.example.org": "a", "own.example.org": {"name": "a", "passthrough": True}}}]
 SECOND = 10**9  # as Caddy writes it
 PLAIN, STRICT = "X-Tunnel-Plain", "Strict-Transport-Security"
 GRPC = [
@@ -78,6 +81,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "hsts": {"tunnel_hsts": 31536000},
     "headers": {"tunnel_headers": ["user_id", "x.api.version", "a_b.c"]},
     "sites": {"tunnel_sites": ["own.caddy"]},
+    "passthrough": {"tunnel_accounts": SHOWN},
 }
 ORDERED: dict[str, dict[str, Any]] = {
     "email": {"tunnel_acme_email": "me@example.org"},
@@ -237,6 +241,8 @@ def written_files(given: dict[str, Any], folder: Path) -> dict[str, str]:
         given["tunnel_sites"] = [str(folder / "own.caddy")]
     files = {f"{name}.caddy": render(ROLE, f"{name}.caddy.j2", **given) for name in ("blocked", "sites")}
     files |= {
+        "passthrough.json": render(ROLE, "passthrough.json.j2", **given),
+        "control-caddy": CONTROL.read_text(),
         secrets_name(given): render(ROLE, "secrets.caddy.j2", **given),
         "Caddyfile": render(ROLE, "Caddyfile.j2", **given),
     }
@@ -267,7 +273,7 @@ def put(files: dict[str, str], folder: Path, pem: str) -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """An environment in which Caddy keeps everything below a folder."""
-    return {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": f"{folder}/data"}
+    return {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(folder), "XDG_DATA_HOME": f"{folder}/data"}
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +302,9 @@ def adapted(tmp_path_factory, pem):
             tried = [] if "tunnel_dns_by_caddy" in CASES[case] else ["--validate"]
             command = [BIN / "caddy", "adapt", *tried, "--adapter=caddyfile", "--config", folder / "etc/Caddyfile"]
             done = subprocess.run(command, capture_output=True, text=True, env=environment(folder))
+            if not done.returncode:
+                command = ["sh", folder / "etc/control-caddy", "configuration"]
+                done = subprocess.run(command, capture_output=True, text=True, env=environment(folder))
             if done.returncode:
                 known[case] = f"Caddy refuses {case}:\n{done.stderr}"
             else:
@@ -369,6 +378,17 @@ def test_certificates_come_from_where_the_mode_says(made, case):
                 ports = {"http": {"alternate_port": int(made.http[1:])}}
                 ports["tls-alpn"] = {"alternate_port": int(made.https[1:])}
                 assert issuer["challenges"] == ports
+
+
+@each_case
+def test_tls_that_is_passed_through_is_refused_before_all_else(made, case):
+    for listen, server in made.servers.items():
+        policies = server.get("tls_connection_policies", [])
+        dropped = [policy for policy in policies if policy.get("drop")]
+        wanted = made.get("accounts") and listen == made.https
+        assert dropped == [{"match": {"sni": ["own.example.org"]}, "drop": True}] * bool(wanted)
+        assert policies[: len(dropped)] == dropped
+        assert len(policies) > len(dropped) or not policies, "who comes for another name is served"
 
 
 def authority(made: Adapted, prefix: str, name: str) -> dict[str, Any]:
@@ -764,7 +784,10 @@ def running(folder: Path, pem: str, refuse: bool = False, certified: bool = True
             threading.Thread(target=upstream.serve_forever, daemon=True).start()
             stack.callback(upstream.shutdown)
             upstreams.append(upstream)
-        command = [BIN / "caddy", "run", "--adapter", "caddyfile", "--config", folder / "etc/Caddyfile"]
+        command = ["sh", folder / "etc/control-caddy", "configuration"]
+        with (folder / "given.json").open("w") as file:
+            subprocess.run(command, stdout=file, stderr=subprocess.DEVNULL, check=True, env=environment(folder))
+        command = [BIN / "caddy", "run", "--config", folder / "given.json"]
         caddy = stack.enter_context(
             subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(folder), cwd=folder)
         )
@@ -922,3 +945,18 @@ def test_where_one_certificate_is_for_all_nobody_is_asked_for_another(caddy):
             server.get("https", "shop.example.org")
         assert server.get("https", f"blog.{DOMAIN}").status_code == 200
         assert server.ask.asked == []
+
+
+def test_tls_that_is_passed_through_is_refused_in_the_handshake(caddy):
+    """Whatever certificate is there, and whatever nginx says."""
+    own = f"own.{DOMAIN}"
+    accounts = [{"name": "a", "domains": {own: {"name": "a", "passthrough": True}}}]
+    for mode in ("files", "internal"):
+        with caddy(tunnel_tls=mode, tunnel_accounts=accounts) as server:
+            assert server.get("https", f"blog.{DOMAIN}").status_code == 200
+            for name in (own, own.upper()):
+                with pytest.raises(httpx.ConnectError):
+                    server.get("https", name)
+            assert f"/?domain={own}" not in server.ask.asked
+            # A connection for another name says nothing of whose request comes by it: nginx refuses that one.
+            assert server.get("http", own).json()["host"] == own

@@ -106,6 +106,45 @@ def test_https_is_never_redirected(nginx):
         assert (visited.exit, visited.headers("location")) == (None, [])
 
 
+# A domain whose TLS is passed through.
+
+CHALLENGE = "/.well-known/acme-challenge/a_-b"
+
+
+@pytest.mark.parametrize("target", ["/", CHALLENGE])
+def test_nothing_of_tls_that_is_passed_through_is_read_here(nginx, target):
+    """Who comes has a connection for another name, or of before: the status makes a browser come again."""
+    assert nginx.route("shop.example.org", target).exit is None
+    for given in ({}, {"X-Tunnel-Plain": "yes"}):
+        for proto in ("https", None):
+            visited = nginx.route("tls.example.org", target, given, proto=proto)
+            assert (visited.exit, visited.request.ctx.tunnel) == (421, None)
+
+
+def test_plain_http_of_a_tunnel_with_tls_of_its_own_is_sent_to_https(nginx):
+    for given in ({}, {"X-Tunnel-Plain": "yes"}):
+        for target in ("/a?b", "/.well-known/acme-challenge", f"/x{CHALLENGE}"):
+            visited = nginx.route("tls.example.org", target, given, proto="http")
+            assert (visited.exit, visited.headers("location")) == (308, [f"https://tls.example.org{target}"])
+    assert nginx.route("tls-phish.example.org", CHALLENGE, proto="http").exit == 410
+    nginx.end("shop:80")
+    nginx.wait(2)
+    assert nginx.route("tls.example.org", CHALLENGE, proto="http").exit == 404
+
+
+def test_a_challenge_reaches_port_80_of_a_tunnel_with_tls_of_its_own(nginx):
+    nginx.end("shop:80")
+    nginx.listen("shop:443")
+    # No port 80: an authority follows to https.
+    assert nginx.route("tls.example.org", CHALLENGE, proto="http").exit == 308
+    nginx.listen("shop:80")
+    nginx.wait(2)
+    visited = nginx.route("tls.example.org", CHALLENGE, proto="http")
+    assert (visited.exit, visited.request.ctx.tunnel.port, visited.var("tunnel_scheme")) == (None, 80, "http")
+    # A domain whose TLS ends here has its certificate from us.
+    assert nginx.route("shop.example.org", CHALLENGE, proto="http").exit == 308
+
+
 # By which location.
 
 

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import ipaddress
 import pathlib
 import re
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ from world import Client, Host, Result, Scenario, Tunnel, Visitor, Web, World, u
 
 PLAYBOOK = ROOT / "playbooks/accounts.yml"
 SHOP = "shop.example.org"
+OWN = f"own.{SHOP}"
 
 
 @dataclasses.dataclass
@@ -98,7 +102,7 @@ def alice_and_bob(accounts: Accounts) -> list[dict[str, Any]]:
         accounts.entry(
             "alice",
             names=["blog", "alice-*"],
-            domains={SHOP: "alice-shop", f"closed.{SHOP}": "alice-closed"},
+            domains={SHOP: "alice-shop", f"closed.{SHOP}": "alice-closed", OWN: "alice-own"},
             tcp_ports=[30001],
             reach=["bob-db:5432", "bob-box:22"],
         ),
@@ -317,6 +321,83 @@ def test_a_custom_domain_shows_a_name(alice: Person, web: Web, visitor: Visitor,
         assert (redirected.status, redirected.headers["location"]) == (308, f"https://{SHOP}/a?b")
     until("the page says that nobody holds it", lambda: "Nobody holds" in visitor.get(url).body)
     assert visitor.get(f"https://other.{SHOP}/").status == 0
+
+
+# TLS that is not ended by the host.
+
+
+def with_tls_of_her_own(accounts: Accounts) -> list[dict[str, Any]]:
+    """One of Alice's domains is passed through."""
+    alice, bob = alice_and_bob(accounts)
+    return [alice | {"domains": alice["domains"] | {OWN: {"name": "alice-own", "passthrough": True}}}, bob]
+
+
+@contextlib.contextmanager
+def caddy_of_her_own(person: Person, web: Web, scenario: Scenario, challenge: str) -> Iterator[Tunnel]:
+    """A Caddy at somebody's machine that gets a certificate for OWN by one kind of challenge, and its tunnel."""
+    machine, other = person.machine, {"tlsalpn": "http", "http": "tlsalpn"}[challenge]
+    if machine.exec("test", "-x", "/usr/local/bin/caddy").code:
+        machine.copy_in(pathlib.Path(sys.executable).with_name("caddy"), "/usr/local/bin/caddy")
+        machine.exec("chmod", "+x", "/usr/local/bin/caddy").expect()
+    machine.copy_in(scenario.folder / "pebble.pem", "/run/pebble.pem")
+    machine.write(
+        "/run/Caddyfile",
+        f"{{\nadmin off\nhttp_port 8080\nhttps_port 8443\nstorage file_system /run/own-{challenge}\n}}\n"
+        f"{OWN} {{\nreverse_proxy {web}\ntls {{\nissuer acme https://pebble:14000/dir {{\n"
+        f"trusted_roots /run/pebble.pem\ndisable_{other}_challenge\n}}\n}}\n}}\n",
+    )
+    with person.tunnel("alice-own:443:localhost:8443", "alice-own:80:localhost:8080") as tunnel:
+        run = "caddy run --config /run/Caddyfile --adapter caddyfile >/run/own.log 2>&1"
+        machine.spawn("sh", "-c", f"echo $$ >/run/own.pid; exec {run}")
+        try:
+            yield tunnel
+        finally:
+            machine.shell("kill $(cat /run/own.pid)")
+
+
+def test_tls_goes_unbroken_to_a_certificate_of_ones_own(
+    granted: Accounts, alice: Person, web: Web, visitor: Visitor, scenario: Scenario, machine: Client, domain: str
+) -> None:
+    """The host has had a certificate for the domain, and shows it no more, also not by HTTP/3."""
+    url, found = f"https://{OWN}/echo", "/run/own-tlsalpn/certificates/*/*/*.crt"
+    with alice.tunnel("alice-own:80", to=web):
+        until("the host has a certificate", lambda: visitor.get(url, http="3").status == 200)
+        with ThreadPoolExecutor(1) as pool:
+            # Who has come before goes on.
+            held = pool.submit(visitor.websocket, f"wss://alice-own.{domain}/ws", "hello", hold=20)
+            granted.apply(*with_tls_of_her_own(granted)).expect()
+            assert held.result() == {"answers": ["hello"], "seconds": held.result()["seconds"], "closed": None}
+    nobody = visitor.get(url)
+    assert (nobody.status, nobody.total < 5) == (0, True), "the tunnel has no port 443, so it is closed at once"
+    with caddy_of_her_own(alice, web, scenario, "tlsalpn") as tunnel:
+        answer = until("she has a certificate", lambda: (a := visitor.get(url)).status == 200 and a)
+        # Nobody on the way has written anything: her Caddy sees her own ssh.
+        assert answer.sent("X-Forwarded-For")[0] in ("127.0.0.1", "::1")
+        hers = machine.shell(f"openssl x509 -noout -text -in {found}").expect().stdout
+        for name in (OWN, OWN.upper()):
+            assert visitor.certificate(name) == hers, name
+        came = visitor.exec("hostname", "-i").expect().stdout.strip()
+        seen = {ipaddress.ip_address(each) for each in re.findall(r"originator (fd74::1:\S+) port", tunnel.output)}
+        assert ipaddress.ip_address(f"fd74::1:{came}") in seen, "her ssh -v says who comes"
+        for options in ([], ["--insecure"]):
+            refused = visitor.get(url, http="3", options=options)
+            assert refused.status == 0, "by HTTP/3 nobody else answers"
+            assert "QUIC" in refused.error
+        # By a connection for another name of hers.
+        other = f"https://alice-own.{domain}/echo"
+        until("the other name answers", lambda: visitor.get(other).status == 502)
+        for http in ("1.1", "2", "3"):
+            assert visitor.get(other, http=http, headers={"Host": OWN}).status == 421
+        redirected = visitor.get(f"http://{OWN}/a?b", http="1.1")
+        assert (redirected.status, redirected.headers["location"]) == (308, f"https://{OWN}/a?b")
+        ended = visitor.websocket(f"wss://{OWN}/ws", "hello", hold=3)
+        assert (ended["answers"], ended["closed"]) == (["hello"], None)
+    with caddy_of_her_own(alice, web, scenario, "http"):
+        until("she has a certificate by plain http", lambda: visitor.get(url).status == 200)
+    granted.apply(*alice_and_bob(granted)).expect()
+    with alice.tunnel("alice-own:80", to=web):
+        answer = until("the host answers again", lambda: (a := visitor.get(url)).status == 200 and a)
+        assert answer.sent("X-Forwarded-For") == [came]
 
 
 # Services that are no web sites.

@@ -110,9 +110,13 @@ function files(name) {
     return candidates(name).find(isGood);
 }
 
-// Where a TLS connection goes: to Caddy, or where we end TLS.
+// Where a TLS connection goes: to Caddy, where we end TLS, or where nobody does.
 function way(s) {
     const name = plain(s.variables.ssl_preread_server_name);
+    // Whose TLS is the tunneller's own, challenges of an authority included.
+    if (settings.passthrough[name] === true) {
+        return 'passthrough';
+    }
     // An authority that looks for the answer to its challenge (RFC 8737) looks for Caddy's.
     if (!isTunnel(name) || s.variables.ssl_preread_alpn_protocols.split(',').includes('acme-tls/1')) {
         return 'caddy';

@@ -113,7 +113,9 @@ function ask.answer()
   local domain = ngx.var.arg_domain or ""
   local label = tunnels.label_of(domain)
   local refused
-  if not settings.own_certificates and not settings.domains[domain] then
+  if settings.passthrough[domain] then
+    refused = "the tunnel has a certificate of its own"
+  elseif not settings.own_certificates and not settings.domains[domain] then
     refused = "one certificate is for all of our own names"
   elseif "." .. domain ~= settings.below and not (label and tunnels.find(label)) then
     refused = "not the name of a live tunnel"

@@ -44,7 +44,7 @@ function tunnels.label_of(host)
     local label = host:sub(1, -#below - 1)
     return #label <= 70 and label:match "^[a-z0-9-]+$"
   end
-  return settings.domains[host]
+  return settings.domains[host] or settings.passthrough[host]
 end
 
 -- Whether the operator has blocked a label.
@@ -75,10 +75,10 @@ function tunnels.h2(tunnel, found)
   dialled:set(key, found, found == "yes" and 3600 or 2)
 end
 
--- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label.
+-- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label, or, if one is wanted, that port of it.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
 --   localhost  what the service is told as Host when the visitor asked for "--local" or "--local-PORT". Nothing is dialled because of it.
-function tunnels.find(label)
+function tunnels.find(label, wanted)
   local meaning, random = meaning_of(label), math.random
   if not meaning or settings.blocked[meaning.name] then return nil end
   local name, address, port = meaning.name, meaning.address, meaning.port
@@ -90,7 +90,11 @@ function tunnels.find(label)
       localhost = meaning.localhost,
     }
   end
-  port = held_port(name, meaning.written)
+  if not wanted then
+    port = held_port(name, meaning.written)
+  elseif listeners.has(meaning.written, wanted) then
+    port = wanted
+  end
   if not port then return nil end
   return {
     name = name, address = address, port = port, scheme = port == 80 and "http" or "https",

@@ -38,6 +38,12 @@ local function turn_away()
   return ngx.exit(403)
 end
 
+-- The tunnel that a challenge of a certificate authority (RFC 8555, 8.3) is for, where the tunneller has to get the certificate: its port 80.
+local function challenged(label)
+  local challenge = ngx.var.uri:find("/.well-known/acme-challenge/", 1, true) == 1
+  return challenge and settings.passthrough[ngx.var.host] and tunnels.find(label, 80)
+end
+
 -- rewrite: finds the tunnel, or ends the request. `here` is the location that it is at: each way to the tunnel has its own.
 function visit.route(here)
   local visitor, label = ngx.var.proxy_protocol_addr, tunnels.label_of(ngx.var.host)
@@ -51,12 +57,17 @@ function visit.route(here)
     end
   end
   if not label then return ngx.exit(404) end
+  -- By https nobody comes here but who had a connection for another name, or of before. He comes again, and gets to the tunneller's own TLS.
+  local passed = settings.passthrough[ngx.var.host]
+  if passed and (visitor or ngx.var.http_x_forwarded_proto ~= "http") then return ngx.exit(421) end
   ngx.var.label = tunnels.plain(label) -- limits count by it, whatever port of localhost a visitor writes behind it
   if tunnels.is_blocked(label) then return ngx.exit(410) end
-  local tunnel = tunnels.find(label)
+  local challenge = challenged(label)
+  local tunnel = challenge or tunnels.find(label)
   if not tunnel then return ngx.exit(404) end
   -- The front end says "plain" while it has no certificate yet.
-  if ngx.var.http_x_forwarded_proto == "http" and ngx.var.http_x_tunnel_plain ~= "yes" and settings.redirect_to_https and not settings.plain[label] then
+  local plain = not passed and ngx.var.http_x_tunnel_plain == "yes" or challenge or settings.plain[label]
+  if ngx.var.http_x_forwarded_proto == "http" and not plain and settings.redirect_to_https then
     return ngx.redirect("https://" .. ngx.var.visited_host .. ngx.var.request_uri, 308)
   end
   local way = here == "/" and way_to(tunnel) or here
