@@ -20,7 +20,9 @@ from programs import build_images
 from render import render
 
 DOMAIN = "proxme.example.com"
-SHOWN = {"own.example.org": {"name": "alice-own", "passthrough": True}, "shop.example.org": "alice-shop"}
+LONG = ".".join("abc"[each] * 63 for each in range(3)) + "." + "d" * 49 + ".example.org"
+PASSED = {"name": "alice-own", "passthrough": True}
+SHOWN = {"own.example.org": PASSED, LONG: PASSED, "shop.example.org": "alice-shop"}
 GIVEN = {
     "tunnel_domain": DOMAIN,
     "tunnel_accounts": [{"name": "alice", "domains": SHOWN}, {"name": "bob"}],
@@ -112,7 +114,7 @@ def led(address: tuple[str, int], data: bytes) -> str:
     return ""
 
 
-@pytest.mark.parametrize("name", ["own.example.org", "OWN.example.ORG", "own.example.org.", "Own.Example.Org."])
+@pytest.mark.parametrize("name", ["own.example.org", "OWN.example.ORG", "own.example.org.", "Own.Example.Org.", LONG])
 @pytest.mark.parametrize("alpn", [(), ("acme-tls/1",)], ids=["visitor", "challenge"])
 def test_a_domain_that_is_passed_through_is_led_to_the_relay(edge, name, alpn):
     assert led(edge, hello(name, *alpn)) == "relay"
@@ -145,6 +147,6 @@ def test_an_address_has_so_many_connections_at_once(edge):
 
 def test_the_relay_is_told_which_tunnel_a_domain_shows_and_who_is_blocked():
     told = [line for line in render("edge", "passthrough.conf.j2", **GIVEN).splitlines() if not line.startswith("#")]
-    assert told == ["own.example.org alice-own:443;"]
+    assert told == [f"{LONG} alice-own:443;", "own.example.org alice-own:443;"]
     told = [line for line in render("edge", "blocked.conf.j2", **GIVEN).splitlines() if not line.startswith("#")]
     assert told == ["deny 2001:db8:9::/48;", "deny 203.0.113.0/24;"]
