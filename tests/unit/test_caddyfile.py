@@ -82,6 +82,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "headers": {"tunnel_headers": ["user_id", "x.api.version", "a_b.c"]},
     "sites": {"tunnel_sites": ["own.caddy"]},
     "passthrough": {"tunnel_accounts": SHOWN},
+    "no edge": {"tunnel_edge": False},
 }
 ORDERED: dict[str, dict[str, Any]] = {
     "email": {"tunnel_acme_email": "me@example.org"},
@@ -120,7 +121,8 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
                 name: value for given in (*ORDERED.values(), *choices.values()) for name, value in given.items()
             }
         yield from ((f"{mode}: {name}", {"tunnel_tls": mode, **given}) for name, given in choices.items())
-        own = {name: value for given in choices.values() for name, value in given.items() if "_dns_" not in name}
+        every = [pair for given in choices.values() for pair in given.items()]
+        own = {name: value for name, value in every if "_dns_" not in name and name != "tunnel_edge"}
         yield f"{mode}: everything", {"tunnel_tls": mode, **own}
 
 
@@ -204,6 +206,11 @@ class Adapted:
     def ask(self) -> str:
         """Where it is asked whether a name may have a certificate."""
         return "127.0.0.1:9123" if self.asks else "0.0.0.0:9123" if self.get("ask_port") else ""
+
+    @property
+    def spare(self) -> str:
+        """Where visitors come by the edge for whom nginx is away."""
+        return "127.0.0.1:65447" if self.https and self.get("edge", True) else ""
 
     @property
     def servers(self) -> dict[str, dict[str, Any]]:
@@ -319,7 +326,7 @@ def adapted(tmp_path_factory, pem):
 
 @each_case
 def test_caddy_takes_it_and_listens_where_it_should(made, case):
-    wanted = {made.http, made.https, made.ask} - {""}
+    wanted = {made.http, made.https, made.ask, made.spare} - {""}
     # The operator's own site is plain, and comes to port 80 or what stands for it.
     assert set(made.servers) == wanted
     assert made.config["admin"] == {"listen": "unix//run/caddy/admin.sock", "config": {"persist": False}}
@@ -332,6 +339,8 @@ def test_caddy_takes_it_and_listens_where_it_should(made, case):
         assert server["read_idle_timeout"] == server["write_idle_timeout"] == 24 * 3600 * SECOND
         # More than nginx takes (large_client_header_buffers), so that its page says so.
         assert server["max_header_bytes"] == 256_000
+        # TLS, and the choice of HTTP, were the edge's.
+        assert server.get("protocols") == (["h1", "h2c"] if listen == made.spare else None)
     assert made.config["apps"]["http"]["grace_period"] == 10 * SECOND
 
 
@@ -442,19 +451,23 @@ def test_secrets_are_in_their_own_file_alone_which_is_named_by_what_is_in_it(mad
 @each_case
 def test_only_the_given_proxies_are_believed_and_only_what_they_themselves_have_seen(made, case):
     proxies = ([GATEWAY] if made.mode == "off" else []) + made.get("trusted_proxies", [])
-    for server in made.servers.values():
+    for listen, server in made.servers.items():
+        if listen == made.spare:
+            assert "trusted_proxies" not in server
+            assert server["listener_wrappers"] == [{"wrapper": "proxy_protocol", "allow": ["127.0.0.1/32"]}]
+            continue
         if proxies:
             assert server["trusted_proxies"] == {"source": "static", "ranges": proxies}
             assert server["trusted_proxies_strict"] == 1
         else:
             assert "trusted_proxies" not in server
         wrappers = server.get("listener_wrappers", [])
-        # The edge says who visits.
-        speakers = ([] if made.mode == "off" else ["127.0.0.1"]) + (proxies if made.get("proxy_protocol") else [])
+        # The edge says for whom it speaks.
+        speakers = ["127.0.0.1"] * bool(made.spare) + (proxies if made.get("proxy_protocol") else [])
         if not speakers:
             assert wrappers == []
             continue
-        allowed = [each if "/" in each else f"{each}/{128 if ':' in each else 32}" for each in speakers]
+        allowed = [proxy if "/" in proxy else f"{proxy}/{128 if ':' in proxy else 32}" for proxy in speakers]
         assert wrappers[0] == {"wrapper": "proxy_protocol", "allow": allowed}
         # TLS begins after it.
         assert wrappers[1:] == ([] if made.mode == "off" else [{"wrapper": "tls"}])
@@ -471,6 +484,8 @@ def test_there_is_a_site_for_every_host_by_http_and_by_https(made, case):
         wanted.add((made.https, *both))
     if made.by_dns:
         wanted.add((made.https, f"*.{DOMAIN}", DOMAIN))
+    if made.spare:
+        wanted.add((made.spare,))
     assert hosts == wanted
 
 
@@ -483,7 +498,8 @@ def test_a_tunnel_hears_who_the_visitor_is_from_caddy_alone(made, case):
     )
     for site, handler in tunnels:
         told = handler["headers"]["request"]
-        forwarded = {"X-Forwarded-Proto": ["https"]} if made.mode == "off" else {}
+        over_tls = made.mode == "off" or site.listen == made.spare
+        forwarded = {"X-Forwarded-Proto": ["https"]} if over_tls else {}
         assert told["set"] == {
             "X-Real-Ip": ["{http.vars.client_ip}"],
             "X-Tunnel-Visitor": ["{visitor}"],
@@ -611,7 +627,7 @@ def test_whatever_nobody_answers_gets_a_page_of_ours_on_each_site(made, case):
 def test_browsers_are_told_to_come_by_https_alone_only_when_asked_to_and_only_there(made, case):
     for site in made.sites:
         said = [step["response"]["set"] for _, step in site.steps if STRICT in step.get("response", {}).get("set", {})]
-        wanted = made.get("hsts") and site.listen == made.https
+        wanted = made.get("hsts") and site.listen in (made.https, made.spare)
         assert said == ([{STRICT: ["max-age=31536000"]}] if wanted else [])
     # Nor anywhere else.
     assert (STRICT in json.dumps(made.config)) == bool(made.get("hsts") and made.https)
