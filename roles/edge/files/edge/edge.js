@@ -118,7 +118,7 @@ function way(s) {
         return 'passthrough';
     }
     // An authority that looks for the answer to its challenge (RFC 8737) looks for Caddy's.
-    if (!isTunnel(name) || s.variables.ssl_preread_alpn_protocols.split(',').includes('acme-tls/1')) {
+    if (settings.logged || !isTunnel(name) || s.variables.ssl_preread_alpn_protocols.split(',').includes('acme-tls/1')) {
         return 'caddy';
     }
     const pair = files(name);
