@@ -95,5 +95,10 @@ def test_a_web_server_that_speaks_http_2_alone(
         owner.spawn("python3", "-m", "http.server", "8081", "--directory", "/srv/web")
         until("that one answers", lambda: visitor.get(f"https://{label}.{domain}/page").body == "by HTTP/2\n")
         owner.shell("pkill -f '[h]ttp.server 8081'; until ! nc -z localhost 8081; do sleep 0.1; done").expect()
+        assert visitor.get(f"https://{label}.{domain}/page").status == 502
         owner.spawn("nghttpd", "--no-tls", "--htdocs=/srv/web", "8081")
         until("it listens again", lambda: owner.exec("nc", "-z", "localhost", "8081").code == 0)
+        # Whoever it was before, it was seen to be down in between. By now visitors come by the edge.
+        for http in ("1.1", "2"):
+            answer = visitor.get(f"https://{label}.{domain}/page", http=http)
+            assert (answer.status, answer.body) == (200, "by HTTP/2\n"), answer.error

@@ -5,6 +5,7 @@ import html
 import html.parser
 import re
 import time
+from contextlib import nullcontext
 
 import pytest
 from world import Answer, Client, Host, Scenario, Visitor, Web, World, until
@@ -100,7 +101,7 @@ def test_a_service_that_is_down(client: Client, web: Web, visitor: Visitor, doma
 
 
 def test_a_service_that_answers_what_cannot_be_passed_on(
-    world: World, client: Client, visitor: Visitor, domain: str
+    world: World, host: Host, client: Client, visitor: Visitor, domain: str
 ) -> None:
     """It is not said to be down: too many headers, interim answers, no HTTP, an answer that is broken off."""
     answers = {
@@ -110,15 +111,25 @@ def test_a_service_that_answers_what_cannot_be_passed_on(
         "half": b"HTTP/1.1 200 OK\r\nContent-",
         "ssh": b"SSH-2.0-OpenSSH_10.0\r\n",
     }
+    url = f"https://guest-x.{domain}"
     with world.raw_service() as raw, client.tunnel("guest-x:80", to=raw):
         for name, answer in answers.items():
             raw.answers(name, answer)
             words = (f"guest-x.{domain}", "64 KB of headers")
-            expect_page(visitor.get(f"https://guest-x.{domain}/{name}"), 502, *words)
-        # Of one that may not be asked twice, the front end itself says it.
-        answer = visitor.get(f"https://guest-x.{domain}/ssh", method="POST", body=b"x")
-        expect_page(answer, 502, "No answer", "may be no HTTP")
-        assert "server" not in answer.headers
+            for way in (nullcontext(), host.past_the_edge(visitor)):
+                with way:
+                    expect_page(visitor.get(f"{url}/{name}"), 502, *words)
+        until(
+            "the edge leads there",
+            lambda: visitor.get(url) and "X-Real-IP" in dict(raw.requests()[-1]["headers"]),
+        )
+        # What may not be asked twice is not, whoever asks. Caddy has a page of its own for it.
+        for http in ("1.1", "2"):
+            for way, said in ((nullcontext(), words), (host.past_the_edge(visitor), ("No answer", "may be no HTTP"))):
+                with way:
+                    answer = visitor.get(f"{url}/ssh", method="POST", body=b"x", http=http)
+                    expect_page(answer, 502, *said)
+                    assert "server" not in answer.headers
 
 
 def test_a_request_that_is_too_large(client: Client, web: Web, visitor: Visitor, domain: str) -> None:
@@ -149,20 +160,29 @@ def test_a_method_that_nobody_serves(client: Client, web: Web, visitor: Visitor,
 
 
 def test_nginx_is_away(host: Host, client: Client, web: Web, visitor: Visitor, domain: str) -> None:
-    """The front end has a page of its own."""
+    """The front end has a page of its own, also for visitors whom the edge would have led there."""
+    away = f"cd {host.sockets()} && mv visitors.sock visitors.sock.away && mv tls.sock tls.sock.away"
+    back = f"cd {host.sockets()} && mv visitors.sock.away visitors.sock && mv tls.sock.away tls.sock"
     with client.tunnel("guest-x:80", to=web):
-        url = f"https://guest-x.{domain}/echo"
-        assert visitor.get(url).status == 200
-        sockets = host.docker("volume", "inspect", "--format={{.Mountpoint}}", "proxme-tunnel-sockets").expect()
-        socket = f"{sockets.stdout.strip()}/visitors.sock"
-        host.exec("mv", socket, f"{socket}.away").expect()
-        try:
-            # What comes over a connection that is kept would still be served.
-            host.reload("proxme-tunnel-nginx")
-            answer = until("it is missed", lambda: (got := visitor.get(url, method="POST")).status != 200 and got)
-            expect_page(answer, 502, "No answer")
-        finally:
-            host.exec("mv", f"{socket}.away", socket).expect()
+        url = f"https://guest-x.{domain}"
+        until("the edge leads there", lambda: visitor.comes_by_edge(url))
+        for way in (host.past_the_edge(visitor), nullcontext()):
+            with way:
+                host.shell(away).expect()
+                try:
+                    # What comes over a connection that is kept would still be served.
+                    host.reload("proxme-tunnel-nginx")
+                    for http in ("2", "1.1"):
+                        answer = until(
+                            "it is missed",
+                            lambda http=http: (got := visitor.get(url, method="POST", http=http)).status != 200 and got,
+                        )
+                        expect_page(answer, 502, "No answer")
+                    # A visitor who waits is served as soon as it is back.
+                    visitor.spawn("sh", "-c", f"curl -sS --cacert /run/root.pem {url}/echo >/run/waited 2>&1")
+                finally:
+                    host.shell(back).expect()
+                until("the visitor is served", lambda: '"service": "web"' in visitor.read("/run/waited"))
         assert visitor.get(url).status == 200
 
 
@@ -209,10 +229,11 @@ def test_a_label_has_one_spelling(client: Client, web: Web, visitor: Visitor, do
 
 
 def test_a_host_that_is_no_name_of_ours(
-    client: Client, web: Web, visitor: Visitor, scenario: Scenario, domain: str
+    host: Host, client: Client, web: Web, visitor: Visitor, scenario: Scenario, domain: str
 ) -> None:
     """A host outside the domain, a deeper name, an address: 404; bare domain, www, reserved labels: no tunnel."""
     with client.tunnel("80", "guest-x:80", to=web):
+        until("the edge leads there", lambda: visitor.comes_by_edge(f"https://guest-x.{domain}"))
         strangers = ["example.com", f"guest-x.{domain}.example.com", f"a.guest-x.{domain}", f"guest-x{domain}"]
         strangers += [scenario.host_address, "localhost", "127.0.0.1", f"public.{domain}", f"localhost.{domain}"]
         strangers += [
@@ -227,9 +248,13 @@ def test_a_host_that_is_no_name_of_ours(
                 expect_page(answer, 404)
         for name in (domain, f"www.{domain}"):
             for url, http in ((f"http://guest-x.{domain}/", "1.1"), (f"https://guest-x.{domain}/", "2")):
-                answer = visitor.get(url, http=http, headers={"Host": name})
+                with host.past_the_edge(visitor):
+                    answer = visitor.get(url, http=http, headers={"Host": name})
                 assert answer.status in (200, 308)
                 assert "Hello from" not in answer.body
+                # Whom the edge has led to nginx is told to come again.
+                if url.startswith("https:"):
+                    assert visitor.get(url, http=http, headers={"Host": name}).status == 421
         # Nobody can stand behind a reserved label either.
         for label in ("www", "public", domain, f"www.{domain}"):
             refused = client.tunnel(f"{label}:80", to=web, wait=False)

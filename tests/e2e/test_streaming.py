@@ -53,7 +53,7 @@ class Memory:
         self._done = threading.Event()
         ids = host.docker("ps", "--no-trunc", "--filter=name=proxme-tunnel-", "--format={{.Names}} {{.ID}}").expect()
         groups = dict(line.split() for line in ids.stdout.splitlines())
-        assert len(groups) == 6, groups
+        assert len(groups) == 8, groups
         # One command for all, so that a look takes no longer than a moment. With control groups of version 1 the
         # figure is called total_rss.
         stat = (

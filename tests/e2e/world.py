@@ -263,10 +263,29 @@ class Host(Container):
         """Run a command of the host in the network of one of its containers."""
         return self.exec("nsenter", f"--net=/proc/{self.main_process(container)}/ns/net", *command, timeout=timeout)
 
-    def ask_nginx(self, request: bytes) -> str:
-        """Send bytes to nginx's socket for visitors, past Caddy; what came back until a silent second later."""
+    def sockets(self) -> str:
+        """The folder of the sockets between the parts."""
         volume = self.docker("volume", "inspect", "--format={{.Mountpoint}}", "proxme-tunnel-sockets").expect().stdout
-        return self.python("exchange.py", f"unix:{volume.strip()}/visitors.sock", stdin=request).expect().stdout
+        return volume.strip()
+
+    def ask_nginx(self, request: bytes, edge_for: str = "") -> str:
+        """Send bytes to nginx as Caddy does, or as the edge for an address; what came until a silent second later."""
+        header = f"PROXY TCP4 {edge_for} 192.0.2.1 4000 443\r\n".encode() if edge_for else b""
+        socket = f"unix:{self.sockets()}/{'tls' if edge_for else 'visitors'}.sock"
+        return self.python("exchange.py", socket, stdin=header + request).expect().stdout
+
+    @contextmanager
+    def past_the_edge(self, visitor: Visitor) -> Iterator[None]:
+        """Lead new connections of a visitor to Caddy, as those of all where there is no edge."""
+        address = visitor.exec("hostname", "-i").expect().stdout.split()[0]
+        chain = ("rule", "inet", "edge", "in")
+        nft = ("proxme-tunnel-caddy-network", "nft")
+        added = self.inside(*nft, "--echo", "--handle", "insert", *chain, "ip", "saddr", address, "accept").expect()
+        [number] = re.findall(r"# handle (\d+)", added.stdout)
+        try:
+            yield
+        finally:
+            self.inside(*nft, "delete", *chain, "handle", number).expect()
 
     def anonymous_memory(self, container: str) -> int:
         """Bytes of anonymous memory (without page cache) that a container uses, summed over its control group."""
@@ -755,6 +774,10 @@ class Visitor(Container):
             size=int(facts.get("size_download", 0)),
             error=error,
         )
+
+    def comes_by_edge(self, url: str) -> bool:
+        """Whether a web service is asked for a visit straight from the edge: Caddy spells headers in its own way."""
+        return "X-Real-IP" in dict(self.get(f"{url}/echo").json()["headers"])
 
     def download(self, url: str, *, http: str = "2", timeout: float = 300) -> Answer:
         """Fetch a big thing and throw it away; `size` and `total` say how much and how fast."""

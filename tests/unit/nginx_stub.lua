@@ -167,7 +167,7 @@ ngx = {
     coroutine.yield(ended)
   end,
   print = function(...)
-    allow "content"
+    allow("rewrite", "content")
     current.body = current.body .. table.concat { ... }
   end,
   var = setmetatable({}, { __index = variable, __newindex = set_variable }),

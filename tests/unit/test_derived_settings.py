@@ -363,3 +363,31 @@ def test_a_play_has_them_from_the_role_also_the_second_time(run, tmp_path):
     (tmp_path / "inventory.yml").write_text(yaml.safe_dump(inventory))
     collections = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections")}
     run("ansible-playbook", "-i", "inventory.yml", tmp_path / "play.yml", cwd=tmp_path, **collections)
+
+
+# --- visitors --------------------------------------------------------------------------------------------------------
+
+
+def test_the_labels_of_sites_are_caddys(tmp_path):
+    """Wherever they stand in a file, so that no visitor of a site is led past it."""
+    folder = tmp_path / "sites"
+    folder.mkdir()
+    (folder / "a.caddy").write_text(f"Status.{DOMAIN}, https://wiki.{DOMAIN}:443 {{\n}}\n")
+    (folder / "b.caddy").write_text(f"*.{DOMAIN}, www.{DOMAIN}, own.example.org, {DOMAIN} {{\n}}\n")
+    (folder / "no-site.txt").write_text(f"other.{DOMAIN}\n")
+    alone = tmp_path / "one"
+    alone.write_text(f"http://alone.{DOMAIN} {{\n}}\n")
+    shown = told(tunnel_sites=[str(folder), str(alone), "nowhere.caddy"])
+    assert shown["caddys_labels"] == ["www", "*", "alone", "status", "wiki"]
+    assert told()["caddys_labels"] == ["www"]
+
+
+def test_who_is_blocked_reads_whom_to_ask():
+    assert told()["blocked_text"] == "Your address is blocked from this host."
+    said = told(tunnel_abuse_contact="abuse@example.org")["blocked_text"]
+    assert said == "Your address is blocked from this host. Is that a mistake? Write to abuse@example.org."
+
+
+def test_without_a_tls_of_ours_there_is_no_edge():
+    assert [told(tunnel_tls=mode)["edge"] for mode in ("on_demand", "internal", "off")] == [True, True, False]
+    assert not told(tunnel_edge=False)["edge"]

@@ -15,7 +15,7 @@ from render import OPTIONS, ROLES, in_every_case, render
 
 ROLE = "nginx_subdomains"
 DOMAIN = "proxme.example.com"
-FILES = ("nginx.conf", "settings.lua", "texts.lua")
+FILES = ("nginx.conf", "settings.lua", "texts.lua", "blocked.conf")
 NAMES = (ROLES / "tunnel_network/files/names.lua").read_text()
 
 CASES: dict[str, dict[str, Any]] = {
@@ -56,6 +56,9 @@ CASES: dict[str, dict[str, Any]] = {
     # A name that would be refused: it shows that a page shows what stands in the command and takes it for nothing else.
     "command": {"tunnel_ssh_port": 22, "tunnel_shared_account_name": "a <b>"},
     "timeout": {"tunnel_answer_timeout": 17},
+    "headers": {"tunnel_headers": ["user_id"]},
+    "hsts": {"tunnel_hsts": 31536000},
+    "blocked addresses": {"tunnel_blocked_addresses": ["203.0.113.9", "2001:db8:9::/48"]},
 }
 # All at once, in one mode; accounts of their own would take the guests their names.
 CASES["everything"] = {
@@ -155,13 +158,14 @@ class Written:
     def visited(self) -> Block:
         """The server of visitors."""
         servers = [block for _, block in self.http.blocks("server")]
-        (visited,) = [block for block in servers if block.one("listen")[0] == "unix:visitors.sock"]
+        (visited,) = [block for block in servers if block.all("listen")[0][0] == "unix:visitors.sock"]
         return visited
 
     @property
     def locations(self) -> dict[str, Block]:
         """The ways to a tunnel: by kept connections, by one for each request, and by HTTP/2."""
         found = {arguments[0]: block for arguments, block in self.visited.blocks("location")}
+        found.pop("@ourselves")
         assert list(found) == ["/", "@once", "@h2"]
         return found
 
@@ -219,6 +223,9 @@ def test_the_trial_refuses_what_nginx_does_not_know(rendered, real_nginx):
 def test_a_kept_connection_never_outlives_its_tunnel_by_more_than_a_second(made, case):
     """Else a name's next owner would lose visitors to the former one."""
     upstreams = {name: upstream for (name,), upstream in made.http.blocks("upstream")}
+    # This one leads to no tunnel: nginx asks itself, and once more if that is broken off.
+    ourselves = upstreams.pop("ourselves")
+    assert ourselves.all("server") == [["unix:/run/tunnel/visitors.sock", "max_fails=0"]] * 2
     assert list(upstreams) == ["kept", "once"]
     assert upstreams["kept"].one("keepalive_time") == ["1s"]
     assert upstreams["kept"].one("keepalive_timeout") == ["1s"]
@@ -235,7 +242,7 @@ def test_an_answer_of_a_tunnel_does_not_steer_nginx(made, case):
     for location, protocol in made.protocols:
         assert sorted(location.one(f"{protocol}_ignore_headers")) == sorted(f"X-Accel-{name}" for name in every)
         (lua,) = [body for name, _, body in location.directives if name == "header_filter_by_lua_block"]
-        assert lua == "visit.refuse_unclear(); visit.mend_answer(); notice.guard()"
+        assert lua == "visit.refuse_unclear(); visit.mend_answer(); notice.guard(); visit.see_off()"
         if protocol == "proxy":
             assert location.one("proxy_max_temp_file_size") == ["0"]
             assert location.one("proxy_buffering") == ["off"]
@@ -345,9 +352,13 @@ def test_of_ipv6_a_whole_network_counts_as_one_visitor(made, case):
 def test_no_visitor_reaches_the_door_for_certificates(made, case):
     """It has a socket of its own, and the server of visitors is for every host."""
     servers = [block for _, block in made.http.blocks("server")]
-    assert [block.one("listen") for block in servers] == [
-        ["unix:ask.sock"],
-        ["unix:visitors.sock", "default_server", "backlog=4096"],
+    assert [block.all("listen") for block in servers] == [
+        [["unix:ask.sock"]],
+        [
+            ["unix:visitors.sock", "default_server", "backlog=4096"],
+            ["unix:tls.sock", "proxy_protocol", "backlog=4096"],
+            ["unix:hidden-tls.sock", "proxy_protocol", "backlog=4096"],
+        ],
     ]
     ask = {body for block in servers for _, place in block.blocks("location") for name, _, body in place.directives}
     assert "ask.answer()" in ask
@@ -369,6 +380,12 @@ def test_the_lua_is_told_what_was_given(made, case):
         },
         "guest_prefix": made.get("guest_names").rstrip("*") if shared else "",
         "guest_notice": made.get("guest_notice") and shared,
+        "headers": {"user_id": True, "user-id": False} if "user_id" in made.get("headers") else {},
+        "blocked_text": "Your address is blocked from this host."
+        + (f" Is that a mistake? Write to {made.get('abuse_contact')}." if made.get("abuse_contact") else ""),
+        "caddys": {"www": True},
+        "hsts": made.get("hsts"),
+        "alt_svc": f'h3=":{made.get("https_port")}"; ma=2592000',
         "answer_timeout": made.get("answer_timeout"),
         "redirect_to_https": mode != "off",
         "plain": dict.fromkeys(made.get("plain_names"), True),
@@ -406,3 +423,37 @@ def test_every_page_is_there_and_says_what_was_given(made, case):
     assert f"may have {made.get('visits_per_name')} requests" in pages["crowded"]
     assert 'href="{link}"' in pages["notice"]
     assert SHOWN.get(case, "-NR {forward} tunnel@") in pages["nobody"]
+
+
+@each_case
+def test_what_nginx_asks_itself_counts_once_and_waits_for_the_other_half(made, case):
+    """Limits, and how long a service may be silent, are those of the request that it makes."""
+    ((_, ourselves),) = [found for found in made.visited.blocks("location") if found[0] == ["@ourselves"]]
+    assert ourselves.all("limit_conn") == ourselves.all("limit_req") == []
+    assert ourselves.one("proxy_pass") == ["http://ourselves"]
+    assert ourselves.one("proxy_next_upstream") == ["error"]
+    assert ourselves.one("proxy_buffering") == ourselves.one("proxy_request_buffering") == ["off"]
+    assert ourselves.one("proxy_max_temp_file_size") == ["0"]
+    assert ourselves.one("proxy_read_timeout") == ourselves.one("proxy_send_timeout") == ["2d"]
+    headers = ourselves.headers()
+    assert headers["host"] == "$http_x_forwarded_host"
+    assert (headers["upgrade"], headers["connection"]) == ("$websocket", "$websocket_connection")
+
+
+@each_case
+def test_what_a_service_says_to_the_next_hop_goes_no_further(made, case):
+    hidden = ["Alt-Svc", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE"]
+    for protocol in ("proxy", "grpc"):
+        assert made.visited.all(f"{protocol}_hide_header") == [[name] for name in [*hidden, "Trailer", "Via"]]
+        # One of a location would take the place of all of these.
+        for location in made.locations.values():
+            assert location.all(f"{protocol}_hide_header") == []
+
+
+def test_who_is_blocked_at_the_edge_is_who_is_blocked_at_caddy(rendered):
+    made = rendered("blocked addresses")
+    lines = made.files["blocked.conf"].splitlines()
+    assert [line for line in lines if not line.startswith("#") and line] == ["2001:db8:9::/48 1;", "203.0.113.9 1;"]
+    ((arguments, geo),) = made.http.blocks("geo")
+    assert arguments == ["$proxy_protocol_addr", "$blocked_visitor"]
+    assert (geo.one("default"), geo.one("include")) == (["0"], ["/etc/proxme-tunnel/blocked.conf"])

@@ -144,7 +144,7 @@ def test_a_service_that_is_down_is_told_from_a_tunnel_that_has_just_ended(nginx,
 
     def failed(received=None):
         request = nginx.request(f"{label}.{DOMAIN}")
-        request.vars.label = label
+        request.vars.label, request.vars.tunnel_scheme = label, "http"
         request.vars.upstream_bytes_received = received
         return nginx.run("content", request, nginx.worker.pages.failed)
 

@@ -169,16 +169,24 @@ def test_what_may_be_asked_twice_shares_connections_and_all_else_has_its_own(ngi
         assert nginx.dial(led).request.peer[2] == 80
 
 
-def test_http_2_goes_on_as_http_2_and_may_be_silent_for_a_day(nginx):
-    for method in ("POST", "GET"):
-        visited = nginx.route(GUEST, method=method, http2=True)
+def test_grpc_goes_on_as_http_2_and_may_be_silent_for_a_day(nginx):
+    for method, kind in (("POST", "application/grpc"), ("GET", "application/grpc+proto")):
+        visited = nginx.route(GUEST, headers={"Content-Type": kind}, method=method, http2=True)
         assert visited.exec == "@h2"
         assert nginx.dial(nginx.led(visited)).request.timeouts[3] == 86400
+
+
+def test_nothing_else_goes_on_as_http_2(nginx):
+    for kind, http2 in (("application/grpc-web+proto", True), ("text/html", True), ("application/grpc", False)):
+        visited = nginx.route(GUEST, headers={"Content-Type": kind}, method="POST", http2=http2)
+        assert visited.exec == "@once"
+        assert nginx.dial(nginx.led(visited)).request.timeouts[3] == 60
 
 
 def failed(nginx, **given):
     request = nginx.request(GUEST, **given)
     request.vars.label = "guest-x"
+    request.vars.tunnel_scheme = "http"
     return nginx.run("content", request, nginx.worker.pages.failed)
 
 
@@ -216,6 +224,165 @@ def test_local_is_mended_in_each_location(nginx):
     own = f"8080--local.{DOMAIN}"
     led = nginx.led(nginx.route(own, headers={"Origin": f"https://{own}"}, method="POST"))
     assert (led.var("visited_host"), led.sent("Origin")) == ("localhost:8080", ["http://localhost:8080"])
+
+
+# What comes straight from the edge.
+
+VISITOR = "203.0.113.7"
+
+
+def by_edge(nginx, host=GUEST, headers=(), **given):
+    """A request that Caddy has not seen, to a service that is known."""
+    nginx.answer(nginx.route(GUEST))
+    return nginx.route(host, headers=headers, edge=VISITOR, **given)
+
+
+def test_a_service_is_told_who_visits_by_the_edge_and_no_lie(nginx):
+    lies = ["X-Forwarded-For", "X-Real-IP", "X-Tunnel-Visitor", "X-Forwarded-Proto", "x-forwarded-host", "Forwarded"]
+    lies += ["Via", "X-Tunnel-Plain", "X_Real_IP", "X.Forwarded.For", "X~Tunnel~Visitor"]
+    visited = by_edge(nginx, headers=[(name, "lie") for name in lies * 2])
+    assert visited.exit is None
+    told = {name: visited.sent(name) for name in lies}
+    assert told == {name: [] for name in lies} | {
+        "X-Forwarded-For": [VISITOR],
+        "X-Real-IP": [VISITOR],
+        "X-Tunnel-Visitor": [VISITOR],
+        "X-Forwarded-Proto": ["https"],
+        "x-forwarded-host": [GUEST],
+    }
+
+
+def test_who_is_hidden_behind_dockers_proxy_counts_for_no_limit(nginx):
+    visited = by_edge(nginx, headers={"X-Tunnel-Visitor": "lie"}, hidden=True)
+    assert visited.sent("X-Tunnel-Visitor") == [""]
+    assert visited.sent("X-Forwarded-For") == [VISITOR]
+
+
+def test_of_names_with_other_marks_those_pass_the_edge_that_caddy_lets_in(nginx):
+    given = [("user_id", "1"), ("user-id", "2"), ("x.api.version", "3"), ("other_id", "4"), ("other.id", "5")]
+    visited = by_edge(nginx, headers=[*given, ("A~b", "6"), ("X-Api-Version", "7")])
+    assert [visited.sent(name) for name in ("user_id", "x.api.version", "A~b")] == [["1"], ["3"], ["6"]]
+    for name in ("user-id", "other_id", "other.id", "x-api-version"):
+        assert visited.sent(name) == []
+    # Nor one that comes twice: which of them would the service read?
+    assert by_edge(nginx, headers=[("user_id", "1"), ("user_id", "2")]).sent("user_id") == []
+
+
+def test_what_is_meant_for_one_hop_goes_no_further_than_the_edge(nginx):
+    hop = ["Alt-Svc", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Trailer", "X-A"]
+    given = [*((name, "x") for name in hop), ("Connection", "close, x-a ,Host, Content-Length"), ("X-B", "x")]
+    visited = by_edge(nginx, headers=[*given, ("Content-Length", "1")])
+    assert [visited.sent(name) for name in hop] == [[]] * len(hop)
+    # But nothing that frames the request.
+    assert [visited.sent(name) for name in ("X-B", "Host", "Content-Length")] == [["x"], [GUEST], ["1"]]
+
+
+def test_an_upgrade_that_the_connection_does_not_know_of_is_none(nginx):
+    for connection, upgrade in (("Upgrade", ["websocket"]), ("keep-alive, upgrade", ["websocket"]), ("close", [])):
+        headers = {"Upgrade": "websocket", "Connection": connection}
+        assert by_edge(nginx, headers=headers).sent("Upgrade") == upgrade
+
+
+def test_where_a_host_is_written_twice_the_one_that_counts_is_told(nginx):
+    for written, told in ((f"{GUEST.upper()}.:443", f"{GUEST.upper()}.:443"), ("evil.example", GUEST)):
+        request = nginx.request(GUEST, edge=VISITOR)
+        request.headers[1][2] = written
+        assert nginx.run("rewrite", request, nginx.worker.visit.route, "/").sent("X-Forwarded-Host") == [told]
+
+
+def test_what_is_caddys_is_not_answered_for_the_edge(nginx):
+    """A browser takes one connection for all names of a certificate; it comes again by another."""
+    for host in (DOMAIN, f"www.{DOMAIN}", f"status.{DOMAIN}"):
+        visited = nginx.route(host, edge=VISITOR)
+        assert (visited.exit, visited.status, visited.sent("X-Forwarded-For")) == (421, 421, [])
+        # Caddy asks for what it has found to be nobody's.
+        assert nginx.route(host).exit == 404
+    for host in ("example.com", f"a.{GUEST}", f"guest-nobody.{DOMAIN}", "127.0.0.1"):
+        assert nginx.route(host, edge=VISITOR).exit == 404
+    nginx.setting("caddys", {"*": True})
+    assert nginx.route(GUEST, edge=VISITOR).exit == 421
+
+
+def test_a_blocked_address_reads_that_it_is_whatever_it_asks_for(nginx):
+    for host in (GUEST, DOMAIN, "example.com"):
+        request = nginx.request(host, edge=VISITOR)
+        request.vars.blocked_visitor = "1"
+        visited = nginx.run("rewrite", request, nginx.worker.visit.route, "/")
+        assert (visited.exit, visited.status) == (403, 403)
+        assert visited.body == "Your address is blocked from this host."
+        answer = nginx.answer(visited, 403, http_version=1.1)
+        assert (answer.exit, answer.headers("alt-svc")) == (403, ['h3=":443"; ma=2592000'])
+
+
+def test_as_long_as_nothing_is_known_of_a_service_nginx_asks_itself_as_caddy_would(nginx):
+    """What comes without a status line is then asked for once more."""
+    for method in ("GET", "POST"):
+        assert nginx.route(GUEST, edge=VISITOR, method=method).exec == "@ourselves"
+    headers = {"Content-Type": "application/grpc"}
+    assert nginx.route(GUEST, headers=headers, edge=VISITOR, http2=True).exec == "@h2"
+    # Of gRPC nothing follows for other requests.
+    nginx.answer(nginx.led(nginx.route(GUEST, headers=headers, http2=True)), http_version=2.0)
+    assert nginx.route(GUEST, edge=VISITOR).exec == "@ourselves"
+    nginx.answer(nginx.route(GUEST))
+    assert [nginx.route(GUEST, edge=VISITOR, method=method).exec for method in ("GET", "POST")] == [None, "@once"]
+    assert nginx.route(f"8080.{DOMAIN}", edge=VISITOR).exec == "@ourselves"
+    nginx.wait(61)
+    assert nginx.route(GUEST, edge=VISITOR).exec == "@ourselves"
+    nginx.answer(nginx.route(GUEST), http_version=0.9)
+    assert nginx.route(GUEST, edge=VISITOR).exec == "@h2"
+
+
+def test_a_service_that_has_changed_is_asked_anew(nginx):
+    assert by_edge(nginx).exec is None
+    failed(nginx)
+    assert nginx.route(GUEST, edge=VISITOR).exec == "@ourselves"
+
+
+def test_what_nginx_has_asked_itself_changes_nothing_that_is_known(nginx):
+    nginx.answer(nginx.route(GUEST), http_version=0.9)
+    page = nginx.run("content", nginx.request(GUEST, edge=VISITOR), nginx.worker.pages.failed)
+    assert (page.exec, page.status) == (None, 404)  # without a label
+    request = nginx.request(GUEST, edge=VISITOR)
+    request.vars.label = "guest-x"
+    page = nginx.run("content", request, nginx.worker.pages.failed)
+    assert (page.exec, page.status) == (None, 502)
+    assert page.body.startswith("<style>")
+    assert "unclear" in page.body
+    assert nginx.route(GUEST).exec == "@h2"
+
+
+def test_of_an_answer_without_a_status_line_the_edges_visitors_read_a_page(nginx):
+    """Where that has made nginx believe that the visitor takes no header, it comes with one all the same."""
+    for http2 in (True, False):
+        visited = by_edge(nginx, http2=http2)
+        assert nginx.answer(visited, http_version=0.9).exit == 502
+        page = failed(nginx, http2=http2, http_version=0.9)
+        assert page.status == 502
+        head, _, body = page.body.rpartition("\r\n\r\n")
+        assert head.split("\r\n")[0] == ("" if http2 else "HTTP/1.1 502 Bad Gateway")
+        assert ("Cache-Control: no-store" in head) == (not http2)
+        assert body.startswith("<style>")
+        # Nobody would ask a second time.
+        assert nginx.route(GUEST).exec is None
+
+
+def test_answers_to_visitors_of_the_edge_are_as_caddys(nginx):
+    service = [("Server", "Apache"), ("Alt-Svc", 'h3=":9"'), ("Strict-Transport-Security", "max-age=1"), ("X-A", "1")]
+    answer = nginx.answer(by_edge(nginx), headers=[*service, ("Upgrade", "h2")])
+    assert {name: answer.headers(name) for name in ("server", "alt-svc", "upgrade", "x-a")} == {
+        "server": [],
+        "alt-svc": ['h3=":443"; ma=2592000'],
+        "upgrade": [],
+        "x-a": ["1"],
+    }
+    assert answer.headers("strict-transport-security") == ["max-age=31536000"]
+    nginx.setting("hsts", 0)
+    assert nginx.answer(by_edge(nginx), headers=service).headers("strict-transport-security") == ["max-age=1"]
+    # Caddy does it to those that come by it.
+    answer = nginx.answer(nginx.route(GUEST), headers=service)
+    assert answer.headers("server") == ["Apache"]
+    upgraded = by_edge(nginx, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+    assert nginx.answer(upgraded, 101, [("Upgrade", "websocket")]).headers("upgrade") == ["websocket"]
 
 
 # Headers with other names than usual.

@@ -104,7 +104,14 @@ def test_a_blocked_name_ends_at_once_and_nobody_gets_it_again(
 
 
 def test_a_blocked_address_is_let_in_neither_by_ssh_nor_as_a_visitor(
-    operator: Operator, culprit: Client, bystander: None, web: Web, visitor: Visitor, world: World, domain: str
+    operator: Operator,
+    host: Host,
+    culprit: Client,
+    bystander: None,
+    web: Web,
+    visitor: Visitor,
+    world: World,
+    domain: str,
 ) -> None:
     url = f"https://guest-stay.{domain}/"
     claims = {"X-Forwarded-For": "192.0.2.7"}
@@ -136,6 +143,10 @@ def test_a_blocked_address_is_let_in_neither_by_ssh_nor_as_a_visitor(
             assert visitor.get(url, headers={"X-Forwarded-For": form}).status == 403, form
         for form in ("192.0.2.128", "2001:db8::7", "192.0.2.7, 198.51.100.1"):
             assert visitor.get(url, headers={"X-Forwarded-For": form}).status == 200, form
+        # As the edge names them.
+        for form, status in (("192.0.2.7", 403), ("192.0.2.128", 200)):
+            asked = f"GET / HTTP/1.1\r\nHost: guest-stay.{domain}\r\nConnection: close\r\n\r\n"
+            assert host.ask_nginx(asked.encode(), edge_for=form).startswith(f"HTTP/1.1 {status} "), form
         assert operator.run(BLOCK, variables={"tunnel_blocked_addresses": blocked}).expect().changed == []
 
 

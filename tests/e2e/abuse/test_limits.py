@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from world import Tunnel, Visitor, Web, World, until
+from world import Host, Tunnel, Visitor, Web, World, until
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,24 @@ def test_one_address_may_not_have_too_many_open(statuses: Callable[..., Counter]
     # Not guest-busy, which may still refuse for its own sake what the test before asked of it.
     answers = statuses("guest-calm", "/slow?s=3", *["192.0.2.202"] * 29)
     assert answers == {"200": 20, "429": 9}
+
+
+@pytest.mark.usefixtures("_tunnels")
+def test_one_address_may_not_have_too_many_open_at_the_edge(host: Host, domain: str) -> None:
+    """As nginx is told by the edge who visits; what a visitor claims counts for nothing."""
+    lies = "X-Forwarded-For: 192.0.2.9\r\nX-Tunnel-Visitor: \r\nX-Real-IP: 192.0.2.9\r\n"
+    asked = f"GET /slow?s=3 HTTP/1.1\r\nHost: guest-calm.{domain}\r\n{lies}Connection: close\r\n\r\n"
+
+    def answers(edge_socket: str) -> Counter:
+        header = "PROXY TCP4 192.0.2.204 192.0.2.1 4000 443\r\n"
+        socket = f"{host.sockets()}/{edge_socket}"
+        return Counter(host.python("at_once.py", socket, "29", stdin=(header + asked).encode()).expect().stdout.split())
+
+    # Whether or not nginx knows already what the service speaks.
+    for _ in range(2):
+        assert answers("tls.sock") == {"200": 20, "429": 9}
+    # Whom Docker's own proxy hides is nobody in particular.
+    assert answers("hidden-tls.sock") == {"200": 29}
 
 
 def test_ipv6_visitors_count_by_their_network(statuses: Callable[..., Counter]) -> None:

@@ -27,23 +27,43 @@ local function drop_unlisted()
   end
 end
 
+-- What is meant for the next hop alone (RFC 9110, 7.6.1), also by a word of the visitor's. TE, and what frames a request, nginx minds itself.
+local of_a_hop = { "Alt-Svc", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Trailer" }
+local framing = { ["content-length"] = true, ["transfer-encoding"] = true, host = true, te = true, upgrade = true, connection = true }
+local function drop_of_a_hop()
+  local clear, upgrades = ngx.req.clear_header, false
+  for _, name in ipairs(of_a_hop) do clear(name) end
+  for name in (ngx.var.http_connection or ""):lower():gmatch "[^%s,]+" do
+    upgrades = upgrades or name == "upgrade"
+    if not framing[name] then clear(name) end
+  end
+  if not upgrades then clear "Upgrade" end
+end
+
+-- The host that a request names, as it is written. Where an HTTP/1.1 visitor writes it in two places, that of the request line counts.
+local function written_host()
+  local host, written = ngx.var.host, ngx.var.http_host or ""
+  return written:lower():gsub(":%d*$", ""):gsub("%.$", "") == host and written or host
+end
+
 -- What Caddy says of a request that comes by it: who visits, and how. Whatever the visitor wrote there is gone.
-local hop_by_hop = { "Forwarded", "Via", "X-Tunnel-Plain", "Keep-Alive", "Proxy-Connection", "Proxy-Authorization" }
 function headers.introduce(visitor, hidden)
   drop_unlisted()
-  local request, host = ngx.req, ngx.var.http_host
-  for _, name in ipairs(hop_by_hop) do request.clear_header(name) end
+  drop_of_a_hop()
+  local request = ngx.req
+  for _, name in ipairs { "Forwarded", "Via", "X-Tunnel-Plain" } do request.clear_header(name) end
   request.set_header("X-Forwarded-For", visitor)
   request.set_header("X-Real-IP", visitor)
   request.set_header("X-Tunnel-Visitor", hidden and "" or visitor)
   request.set_header("X-Forwarded-Proto", "https")
-  request.set_header("X-Forwarded-Host", host)
+  request.set_header("X-Forwarded-Host", written_host())
 end
 
--- And what it does to an answer: what the host is made of is nobody's business.
+-- And what it does to an answer: what the host is made of is nobody's business. nginx.conf hides what of a service's is meant for one hop.
 function headers.see_off()
   local header = ngx.header
-  header["Server"], header["Via"] = nil, nil
+  header["Server"] = nil
+  if ngx.status ~= 101 then header["Upgrade"] = nil end
   if settings.hsts > 0 then header["Strict-Transport-Security"] = "max-age=" .. settings.hsts end
   header["Alt-Svc"] = settings.alt_svc
 end

@@ -23,6 +23,12 @@ function pages.show(name, status)
   local values = { host = ngx.var.host, forward = forward_for(label), link = notice.link() }
   local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }
   ngx.status = status
+  -- A service that answers without a status line makes nginx believe that its visitor speaks HTTP/0.9, in which no header is sent.
+  if ngx.req.http_version() < 1 and ngx.var.server_protocol:find "^HTTP/1" then
+    ngx.print(table.concat({
+      "HTTP/1.1 " .. status .. " Bad Gateway", "Content-Type: text/html; charset=utf-8", "Cache-Control: no-store", "Connection: close", "\r\n",
+    }, "\r\n"))
+  end
   ngx.header.content_type = "text/html; charset=utf-8"
   ngx.header.cache_control = "no-store"
   ngx.print((texts[name]:gsub("{(%l+)}", function(key)
@@ -35,12 +41,12 @@ end
 function pages.failed()
   local tunnel = tunnels.find(ngx.var.label)
   if not tunnel then return pages.show("nobody", 404) end
-  local known = tunnels.h2(tunnel)
-  if known then
-    tunnels.h2(tunnel, "no")
-    -- Another service may be there by now.
-    if known == "yes" and visit.repeatable() then return ngx.exec "@once" end
-  end
+  -- It was asked by ourselves, who know more of it, and broke off because of what it said.
+  if ngx.var.tunnel_scheme == "" then return pages.show("unclear", 502) end
+  local known = tunnels.speaks(tunnel)
+  tunnels.speaks(tunnel, "unknown")
+  -- Another service may be there by now.
+  if known == "h2" and visit.repeatable() then return ngx.exec "@once" end
   local said = (ngx.var.upstream_bytes_received or ""):find "[1-9]" -- a number for each try
   pages.show(said and "unclear" or "down", 502)
 end

@@ -67,12 +67,14 @@ local function meaning_of(label)
   return meaning
 end
 
--- Whether a tunnel's service speaks HTTP/2 alone: "perhaps", "yes", or nil. With a second argument, that it does: "perhaps", "yes" or "no".
-function tunnels.h2(tunnel, found)
-  local key = "h2 " .. tunnel.name .. " " .. tunnel.port
+-- What a tunnel's service speaks: "h1"; "h2", which is HTTP/2 alone; "perhaps h2"; or nil, as long as nobody knows. With a second argument, that it
+-- does, which is believed for so many seconds; "unknown" forgets it.
+local believed = { h1 = 60, h2 = 3600, ["perhaps h2"] = 2 }
+function tunnels.speaks(tunnel, found)
+  local key = "speaks " .. tunnel.name .. " " .. tunnel.port
   if not found then return dialled:get(key) end
-  if found == "no" then return dialled:delete(key) end
-  dialled:set(key, found, found == "yes" and 3600 or 2)
+  if found == "unknown" then return dialled:delete(key) end
+  dialled:set(key, found, believed[found])
 end
 
 -- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label, or, if one is wanted, that port of it.

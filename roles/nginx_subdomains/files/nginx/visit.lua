@@ -24,18 +24,26 @@ local function is_grpc()
   return kind:find("^application/grpc") and not kind:find("^application/grpc%-web")
 end
 
--- The location that leads a request to its tunnel: by HTTP/2, by a kept connection, or by one of its own.
-local function way_to(tunnel)
-  if is_grpc() or tunnels.h2(tunnel) then return "@h2" end
+-- The location that leads a request to its tunnel: by HTTP/2, by a kept connection, or by one of its own. A service that turns out to speak
+-- HTTP/2 alone has to be asked once more. Caddy does that; what comes straight from the edge makes a turn by ourselves until more is known.
+local function way_to(tunnel, by_edge)
+  local spoken = tunnels.speaks(tunnel)
+  if is_grpc() or spoken and spoken ~= "h1" then return "@h2" end
+  if by_edge and not spoken then return "@ourselves" end
   return visit.repeatable() and "/" or "@once"
 end
 
--- Who is blocked reads what Caddy tells the others of that kind.
-local function turn_away()
-  ngx.status = 403
+-- Ends a request that comes straight from the edge, as Caddy does: in a line of text.
+local function turn_away(status, text)
+  ngx.status = status
   ngx.header.content_type = "text/plain; charset=utf-8"
-  ngx.print(settings.blocked_text)
-  return ngx.exit(403)
+  ngx.print(text)
+  return ngx.exit(status)
+end
+
+-- Whether visitors of a host are Caddy's: of our domain itself, and of the operator's own sites.
+local function is_caddys(host, label)
+  return "." .. host == settings.below or settings.caddys[label] or settings.caddys["*"]
 end
 
 -- The tunnel that a challenge of a certificate authority (RFC 8555, 8.3) is for, where the tunneller has to get the certificate: its port 80.
@@ -50,10 +58,10 @@ function visit.route(here)
   if here == "/" then -- each request begins there
     headers.drop_doubles()
     if visitor then -- straight from the edge
+      if ngx.var.blocked_visitor == "1" then return turn_away(403, settings.blocked_text) end
       -- A browser takes one connection for all names of a certificate, also for those that Caddy serves. It comes again by another.
-      if not label or settings.caddys[label] or settings.caddys["*"] then return ngx.exit(421) end
+      if is_caddys(ngx.var.host, label or "") then return turn_away(421, "Ask for this host over a connection of its own.") end
       headers.introduce(visitor, ngx.var.server_addr:find "hidden")
-      if ngx.var.blocked_visitor == "1" then return turn_away() end
     end
   end
   if not label then return ngx.exit(404) end
@@ -70,7 +78,7 @@ function visit.route(here)
   if ngx.var.http_x_forwarded_proto == "http" and not plain and settings.redirect_to_https then
     return ngx.redirect("https://" .. ngx.var.visited_host .. ngx.var.request_uri, 308)
   end
-  local way = here == "/" and way_to(tunnel) or here
+  local way = here == "/" and way_to(tunnel, visitor) or here
   if way ~= here then return ngx.exec(way) end
   notice.give(tunnel.name)
   ngx.ctx.tunnel, ngx.ctx.by_h2 = tunnel, here == "@h2"
@@ -96,15 +104,22 @@ end
 -- tunnel sends after that end would be taken for the answer to the next request on the connection, and that may be for another tunnel.
 -- These are interim statuses (but the 101 that a WebSocket asked for), and what begins with no status line: nginx takes it for HTTP/0.9.
 function visit.refuse_unclear()
-  local status = ngx.status
+  local status, tunnel = ngx.status, ngx.ctx.tunnel
+  if not tunnel then return end -- ours
   if ngx.req.http_version() < 1 then
-    tunnels.h2(ngx.ctx.tunnel, "perhaps") -- then it greets before it is asked. The front end asks once more
-    return ngx.exit(444) -- no page: nginx would pass it without a header, too
+    tunnels.speaks(tunnel, "perhaps h2") -- then it greets before it is asked. The front end asks once more
+    -- nginx would pass a page on to it without a header, too. Whom nobody stands before gets one all the same.
+    return ngx.exit(ngx.var.proxy_protocol_addr and 502 or 444)
   end
   if status < 200 and not (status == 101 and ngx.var.websocket ~= "") then
     return ngx.exit(502)
   end
-  if ngx.ctx.by_h2 and tunnels.h2(ngx.ctx.tunnel) then tunnels.h2(ngx.ctx.tunnel, "yes") end
+  local spoken = tunnels.speaks(tunnel)
+  if not ngx.ctx.by_h2 then
+    if not spoken then tunnels.speaks(tunnel, "h1") end
+  elseif spoken and spoken ~= "h1" then
+    tunnels.speaks(tunnel, "h2")
+  end
 end
 
 -- header_filter: what Caddy does to answers, where it is not on the way.
