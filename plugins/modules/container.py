@@ -28,9 +28,12 @@ options:
     type: str
     required: true
   state:
-    description: V(absent) removes the container at once, and those that were set aside.
+    description:
+      - V(drained) lets it end as one that was replaced ends, with O(drain) and O(drain_hours), and runs nothing in its
+        place. It is set aside, takes nobody new, and is removed by a later run once it has ended.
+      - V(absent) removes the container at once, and those that were set aside.
     type: str
-    choices: [present, absent]
+    choices: [present, drained, absent]
     default: present
   image:
     description:
@@ -221,6 +224,13 @@ EXAMPLES = r"""
     stop_signal: SIGKILL
     keep: It would be another one now, and that would end all tunnels once.
 
+- name: Let nginx finish what it has begun, and run none any more
+  proxme.tunnel.container:
+    name: proxme-tunnel-nginx
+    state: drained
+    drain: [kill, -QUIT, "1"]
+    drain_hours: 24
+
 - name: Remove nginx, and those that it has replaced
   proxme.tunnel.container:
     name: proxme-tunnel-nginx
@@ -408,6 +418,18 @@ class Runner:
                 for name in names:
                     self.remove(name)
 
+    def drained(self) -> None:
+        """Let the container end with its last connection, and run nothing in its place."""
+        if self.docker is None:
+            return
+        old = self.set_aside()
+        for found in self.inspect(self.name):
+            self.before = {"image": found.image, "state": found.status}
+            self.replaced = found.running
+            self.clear(found)
+        self.tell_all(self.untold([name for state, name in old if state == "running"]))
+        self.tidy([name for state, name in old if state != "running"])
+
     def present(self) -> None:
         """Run the container that is wanted, and let others end."""
         wanted = self.wanted
@@ -533,19 +555,26 @@ class Runner:
 
     def let_end(self, running: list[str], started: bool) -> None:
         """Wait until the container serves, apply what has changed, and let those that were set aside end."""
-        hours, check = self.wanted["drain_hours"], self.module.check_mode
-        told = {name: self.is_told(name, hours) for name in running + self.old}
-        self.old = [name for name, known in told.items() if known is not None]
-        untold = [name for name, known in told.items() if known is False]
-        if not check:
+        untold = self.untold(running)
+        if not self.module.check_mode:
             self.wait(started or bool(untold), untold)
+        self.tell_all(untold)
+        if self.wanted["reload"] and not self.module.check_mode:
+            self.reload()
+
+    def untold(self, running: list[str]) -> list[str]:
+        """Return those of the containers that were set aside that don't know when to end."""
+        told = {name: self.is_told(name, self.wanted["drain_hours"]) for name in running + self.old}
+        self.old = [name for name, known in told.items() if known is not None]
+        return [name for name, known in told.items() if known is False]
+
+    def tell_all(self, untold: list[str]) -> None:
+        """Let containers that were set aside end with their last connection."""
         for name in untold:
-            if check or self.tell(name, hours):
+            if self.module.check_mode or self.tell(name, self.wanted["drain_hours"]):
                 self.actions.append(f"told {name} to end")
             else:
                 self.old.remove(name)
-        if self.wanted["reload"] and not check:
-            self.reload()
 
     def is_told(self, name: str, hours: float) -> bool | None:
         """Whether a container that was set aside knows when to end. None if it has ended meanwhile."""
@@ -659,7 +688,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "drained", "absent"], "default": "present"},
             "image": {"type": "str"},
             "network": {"type": "str", "default": "bridge"},
             **dict.fromkeys(("labels", "env", "sysctls", "hosts"), pairs),
@@ -679,10 +708,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     runner = Runner(module)
-    if module.params["state"] == "absent":
-        runner.absent()
-    else:
-        runner.present()
+    {"present": runner.present, "drained": runner.drained, "absent": runner.absent}[module.params["state"]]()
     result = runner.result()
     if module.check_mode and result["actions"]:
         result["msg"] = runner.forecast()

@@ -650,6 +650,72 @@ def test_a_reload_that_fails_is_said(running):
     )
 
 
+# Draining, with nothing in its place.
+
+DRAINED = {"state": "drained", "image": None, "drain": ["kill", "-QUIT", "1"], "drain_hours": 1}
+
+
+def test_one_that_is_drained_is_set_aside_and_told_and_nothing_takes_its_place(running):
+    aside = running.aside
+    result = running.run(**DRAINED)
+    assert result["actions"] == [f"set aside as {aside}", f"told {aside} to end"]
+    assert (result["old"], result["replaced"]) == ([aside], True)
+    assert result["diff"] == {"before": {"image": IMAGE, "state": "running"}, "after": {"state": "absent"}}
+    assert running.engine.containers() == {aside: "running"}
+    assert running.engine.container(aside)["HostConfig"]["RestartPolicy"]["Name"] == "no"
+    assert running.engine.container(aside)["Processes"][-1].endswith(" drain-3600")
+    assert [*running.changes()] == ["update", "rename", "exec", "exec"]
+    # It stays as long as it has something to do, and so do those that it had replaced.
+    running.engine.forget()
+    result = running.run(**DRAINED)
+    assert (result["actions"], result["old"]) == ([], [aside])
+    assert [*running.changes()] == []
+    running.engine.status(aside, "exited")
+    assert running.run(**DRAINED)["removed"] == [aside]
+    assert running.engine.containers() == {}
+    assert running.run(**DRAINED)["changed"] is False
+
+
+def test_one_that_is_wanted_again_runs_beside_the_drained_one(running):
+    aside = running.aside
+    running.run(**DRAINED)
+    result = running.run(**DRAIN)
+    assert (result["actions"], result["old"]) == (["created", "started"], [aside])
+    assert running.engine.containers() == {aside: "running", NAME: "running"}
+
+
+@pytest.mark.parametrize("died", ["update", "rename", "drain", "waiter"])
+def test_a_run_that_died_amid_draining_is_made_up_for(running, died):
+    aside = running.aside
+    words = {"drain": ["exec", aside], "waiter": ["exec", "--detach"]}.get(died, [died])
+    running.engine.answer(*words, code=1, err="died")
+    running.fail(**DRAINED)
+    running.engine.forget()
+    assert running.run(**DRAINED)["actions"][-1] == f"told {aside} to end"
+    assert running.engine.containers() == {aside: "running"}
+    assert running.run(**DRAINED)["actions"] == []
+
+
+def test_a_stopped_one_that_is_to_be_drained_is_removed(running):
+    running.engine.status(NAME, "exited")
+    assert running.run(**DRAINED)["actions"] == ["removed"]
+    assert running.engine.containers() == {}
+
+
+def test_where_there_is_no_docker_nothing_is_drained(host, monkeypatch):
+    monkeypatch.setattr(host.module.AnsibleModule, "get_bin_path", lambda *_: None)
+    assert host.run(**DRAINED)["changed"] is False
+
+
+def test_check_mode_says_what_would_be_drained(running):
+    aside = running.aside
+    result = running.run(check=True, **DRAINED)
+    assert (result["actions"], result["old"]) == ([f"set aside as {aside}"], [])
+    assert result["msg"] == f"Would be done to {NAME}: set aside as {aside}."
+    running.run(**DRAINED)
+    assert running.run(check=True, **DRAINED)["actions"] == []
+
+
 # Removing.
 
 
@@ -777,6 +843,18 @@ def test_the_old_one_really_ends_when_its_hours_are_over(real):
     hours = 1.5 / 3600
     assert real.run(**WORKS, env={"OTHER": "yes"}, drain_hours=hours)["actions"] == [f"told {aside} to end"]
     real.wait("it ends with its hours", aside, "exited")
+
+
+def test_one_that_is_drained_really_ends_with_its_last_work(real):
+    real.run(**WORKS)
+    drained = {"state": "drained", "drain": WORKS["drain"], "busy": WORKS["busy"]}
+    (aside,) = real.run(**drained)["old"]
+    real.docker("exec", aside, "test", "-e", "/tmp/told")
+    assert real.run(**drained)["changed"] is False
+    real.docker("exec", aside, "rm", "/tmp/work")
+    real.wait("it ends with its last work", aside, "exited")
+    assert real.run(**drained)["removed"] == [aside]
+    assert real.docker("ps", "--all", "--quiet", f"--filter=name=^{real.name}") == ""
 
 
 def test_its_limits_are_really_set(real, tmp_path):
