@@ -95,7 +95,7 @@ DATA = pathlib.Path("/var/lib/proxme-tunnel")
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 PATIENCE = 30  # seconds that a program may take
 UNKNOWN = "1970-01-01T00:00:00Z"  # the time of an image that is no more
-NAMES = ("network", "caddy-network", "resolver", "sshd", "nginx", "caddy")
+NAMES = ("network", "caddy-network", "resolver", "sshd", "nginx", "caddy", "edge", "relay")
 
 
 class SilentError(Exception):

@@ -195,14 +195,15 @@ def judge_machine(report: Report, host: dict[str, Any]) -> None:
         report["fine"].append(f"{available // MIB} MiB of memory are left.")
 
 
-def judge_containers(report: Report, host: dict[str, Any], now: datetime.datetime) -> None:
-    """Look at the containers and the age of their images."""
+def judge_containers(report: Report, edge: bool, host: dict[str, Any], now: datetime.datetime) -> None:
+    """Look at the containers, with or without those of the edge, and the age of their images."""
     if host["engine"]:
         report["problems"].append(
             f"Docker does not answer: {host['engine']}. Run `systemctl start docker` on the host."
         )
         return
-    wanted = [f"proxme-tunnel-{name}" for name in ("network", "caddy-network", "resolver", "sshd", "nginx", "caddy")]
+    names = ["network", "caddy-network", "resolver", "sshd", "nginx", "caddy", *(["edge", "relay"] if edge else [])]
+    wanted = [f"proxme-tunnel-{name}" for name in names]
     wrong, old = False, {}
     for name in wanted:
         found = host["containers"].get(name)
@@ -257,7 +258,7 @@ def judge(
     report: Report = {"problems": [], "warnings": [], "untested": [], "fine": []}
     now = datetime.datetime.fromtimestamp(after, datetime.UTC)
     judge_names(report, settings, host, outside)
-    judge_containers(report, host, now)
+    judge_containers(report, settings["edge"], host, now)
     judge_filter(report, host)
     judge_ports(report, settings, host, outside)
     judge_keys(report, settings["domain"], host, outside)

@@ -45,7 +45,14 @@ def well() -> dict[str, Any]:
     container = {"state": "running", "created": "2026-11-01T00:00:00Z", "image": "an-image"}
     ports = {"ssh": 2222, "http": 80, "https": 443}
     return {
-        "settings": {"domain": DOMAIN, "tls": "on_demand", "by_certbot": False, "listen": "", "own_authority": False},
+        "settings": {
+            "domain": DOMAIN,
+            "tls": "on_demand",
+            "by_certbot": False,
+            "listen": "",
+            "own_authority": False,
+            "edge": True,
+        },
         "before": NOW.timestamp() - 2,
         "after": NOW.timestamp(),
         "host": {
@@ -53,7 +60,7 @@ def well() -> dict[str, Any]:
             "addresses": [ADDRESS],
             "containers": {
                 f"proxme-tunnel-{name}": dict(container)
-                for name in ("network", "caddy-network", "resolver", "sshd", "nginx", "caddy")
+                for name in ("network", "caddy-network", "resolver", "sshd", "nginx", "caddy", "edge", "relay")
             },
             "unled": [],
             "engine": "",
@@ -131,6 +138,11 @@ def put(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
         (put([1024**2, GIB], "host", "memory"), "warnings", "1 MiB of 1024 MiB memory are left"),
         (put("no such file", "host", "engine"), "problems", "Docker does not answer: no such file"),
         (put({}, "host", "containers"), "problems", "The container proxme-tunnel-network is missing"),
+        (
+            put("exited", "host", "containers", "proxme-tunnel-edge", "state"),
+            "problems",
+            "The container proxme-tunnel-edge is exited",
+        ),
         (
             put("exited", "host", "containers", "proxme-tunnel-sshd", "state"),
             "problems",
