@@ -384,6 +384,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tunnel_minimum_disk": -1}, "tunnel_minimum_disk is -1. Write MiB, such as 2000."),
     ({"tunnel_sshd_memory": "1000000"}, 'tunnel_sshd_memory is "1000000". Write a number and m or g, such as 1g.'),
     ({"tunnel_nginx_memory": "0m"}, 'tunnel_nginx_memory is "0m". Write a number and m or g, such as 256m.'),
+    ({"tunnel_edge_memory": "256"}, 'tunnel_edge_memory is "256". Write a number and m or g, such as 256m.'),
     ({"tunnel_caddy_memory": "1G"}, 'tunnel_caddy_memory is "1G". Write a number and m or g, such as 512m.'),
     (
         {"tunnel_body_limit": "1.5g"},
@@ -731,6 +732,7 @@ POSSIBLE: dict[str, Any] = {
     "tunnel_sshd_memory": "512m",
     "tunnel_sshd_processes": 64,
     "tunnel_nginx_memory": "1g",
+    "tunnel_edge_memory": "512m",
     "tunnel_caddy_memory": "2g",
     "tunnel_answer_timeout": 1,
     "tunnel_visits_per_name": 1,
