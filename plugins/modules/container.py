@@ -429,6 +429,8 @@ class Runner:
             self.clear(found)
         self.tell_all(self.untold([name for state, name in old if state == "running"]))
         self.tidy([name for state, name in old if state != "running"])
+        if self.removed and not self.module.check_mode:
+            self.remove_images()
 
     def present(self) -> None:
         """Run the container that is wanted, and let others end."""

@@ -671,8 +671,11 @@ def test_one_that_is_drained_is_set_aside_and_told_and_nothing_takes_its_place(r
     assert (result["actions"], result["old"]) == ([], [aside])
     assert [*running.changes()] == []
     running.engine.status(aside, "exited")
+    assert running.engine.state["images"] == {IMAGE: "sha256:one"}
     assert running.run(**DRAINED)["removed"] == [aside]
     assert running.engine.containers() == {}
+    # Nothing uses its image any more.
+    assert running.engine.state["images"] == {}
     assert running.run(**DRAINED)["changed"] is False
 
 
