@@ -58,7 +58,10 @@ README = """\
 {variables}"""
 
 # The roles in the order in which a play runs them. Each needs those before it, except what is only for some hosts.
-ORDER = ("docker_engine", "tunnel_network", "sshd_tunnel", "certbot_wildcard", "nginx_subdomains", "caddy_frontend")
+ORDER = (
+    *("docker_engine", "tunnel_network", "sshd_tunnel", "certbot_wildcard", "nginx_subdomains", "caddy_frontend"),
+    "edge",
+)
 FOR_SOME = ("certbot_wildcard",)
 # What an example has to say to make sense, beyond the variables that are required.
 EXAMPLE_VALUES = {
