@@ -81,6 +81,24 @@ CONTAINERS = {
         volumes=set_of("/etc/caddy:ro /data /run/tunnel"),
         tmpfs=set_of("/run/caddy /config"),
     ),
+    "edge": Least(
+        capabilities=set_of(""),
+        user=65532,
+        group=33,
+        memory=256 * MIB,
+        pids=512,
+        volumes=set_of("/etc/proxme-tunnel:ro /certificates:ro /own:ro /run/tunnel"),
+        tmpfs=set_of("/tmp"),
+    ),
+    "relay": Least(
+        capabilities=set_of("SETUID SETGID NET_RAW"),
+        user=33,
+        group=33,
+        memory=256 * MIB,
+        pids=512,
+        volumes=set_of("/etc/proxme-tunnel:ro /run/tunnel"),
+        tmpfs=set_of("/tmp"),
+    ),
     "caddy-network": Least(
         capabilities=set_of("NET_ADMIN SETUID SETGID SETPCAP"),
         user=65534,
@@ -99,6 +117,7 @@ BITS = {
     "SETPCAP": 8,
     "NET_BIND_SERVICE": 10,
     "NET_ADMIN": 12,
+    "NET_RAW": 13,
     "SYS_CHROOT": 18,
     "AUDIT_WRITE": 29,
 }
@@ -164,10 +183,18 @@ def test_it_gains_no_new_privileges(host: Host, name: str) -> None:
 
 @each
 def test_it_runs_as_its_own_user(host: Host, name: str) -> None:
-    """Nobody is root but in sshd's container, where sshd has to become the account."""
+    """Nobody is root but in sshd's container, where sshd has to become the account, and who starts the relay's workers.
+
+    The root of the relay has no capability over files, nor one that another user could not have.
+    """
     least = CONTAINERS[name]
     for status in processes(host, name):
         if name == "sshd" and status["Name"] not in ("serve", "sshd", "sleep"):
+            continue
+        # Its workers are those who take clients.
+        if name == "relay" and (
+            status["Name"] != "nginx" or status["Pid"] == str(host.main_process("proxme-tunnel-relay"))
+        ):
             continue
         assert set(status["Uid"].split()) == {str(least.user)}, status["Name"]
         assert set(status["Gid"].split()) == {str(least.group)}, status["Name"]
@@ -208,8 +235,8 @@ def test_its_namespaces_are_its_own(host: Host, name: str) -> None:
     assert config["PidMode"] == ""
     assert config["UTSMode"] == ""
     assert config["IpcMode"] in ("private", "")
-    if name in ("resolver", "sshd", "nginx", "caddy"):
-        holder = "caddy-network" if name == "caddy" else "network"
+    if name in ("resolver", "sshd", "nginx", "caddy", "edge", "relay"):
+        holder = "caddy-network" if name in ("caddy", "edge") else "network"
         identity = inspect(host, holder)["Id"]
         assert config["NetworkMode"] in (f"container:{identity}", f"container:proxme-tunnel-{holder}")
     else:
@@ -240,8 +267,10 @@ def test_it_starts_again_by_itself(host: Host, name: str) -> None:
 LISTENERS = {
     "network": set(),
     "resolver": {("tcp", "127.0.0.53:53"), ("udp", "127.0.0.53:53")},
-    "sshd": {("tcp", "{eth0}:2222")},
+    # For the relay as well, at addresses that no tunnel can bind.
+    "sshd": {("tcp", "{eth0}:2222"), ("tcp", "169.254.22.1:2222"), ("tcp", "[fd75::22]:2222")},
     "nginx": set(),
+    "relay": set(),
 }
 
 
@@ -265,7 +294,8 @@ def test_the_sockets_of_nginx_are_for_nginx_and_caddy(host: Host) -> None:
     listed = host.inside("proxme-tunnel-nginx", "stat", "-c", "%a %u %g %n", "/run/tunnel").expect().stdout
     assert listed.split()[:3] == ["770", "33", "33"]
     sockets = host.inside("proxme-tunnel-nginx", "ls", "/run/tunnel").expect().stdout.split()
-    assert sorted(sockets) == ["ask.sock", "visitors.sock"]
+    ways = [f"{hidden}{what}.sock" for hidden in ("", "hidden-") for what in ("ssh", "tls")]
+    assert sorted(sockets) == sorted(["ask.sock", "visitors.sock", *ways])
 
 
 # The numbers are those of section 5 of the CIS Docker Benchmark v1.6.0 and v1.8.0. The tests above show 5.4 to 5.6, 5.9

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 from world import Answer, Client, Host, Scenario, Visit, Visitor, Visits, Web, World, until
 
-CONTAINERS = ["network", "resolver", "sshd", "nginx", "caddy-network", "caddy"]
+CONTAINERS = ["network", "resolver", "sshd", "nginx", "caddy-network", "caddy", "edge", "relay"]
 NAME = "guest-steady"
 # Seconds without a failed visit after which all is well: one that gets no answer is known to have failed after 3.
 QUIET = 4

@@ -16,7 +16,7 @@ import pytest
 from playbook import ROOT, Operator, Run
 from world import Client, Container, Host, Scenario, Visitor, Web, World, run, until
 
-CONTAINERS = ("network", "resolver", "sshd", "nginx", "caddy-network", "caddy")
+CONTAINERS = ("network", "resolver", "sshd", "nginx", "caddy-network", "caddy", "edge", "relay")
 
 
 # It stands in the configuration, and in the page that says what is too large.

@@ -16,7 +16,7 @@ from playbook import ROOT, Operator, Run
 from world import Client, Host, Scenario, Tunnel, Visitor, Visits, Web, World, until
 
 HOLDERS = ("network", "caddy-network")
-REPLACED = ("sshd", "nginx", "caddy")
+REPLACED = ("sshd", "nginx", "caddy", "edge", "relay")
 ACCOUNTS, CONNECTIONS = ROOT / "playbooks/accounts.yml", ROOT / "playbooks/connections.yml"
 TOLD = r": told proxme-tunnel-[a-z]+-old-[0-9a-f]+ to end$"
 
