@@ -18,6 +18,8 @@ from world import Client, Container, Host, Scenario, Visitor, Web, World, run, u
 
 CONTAINERS = ("network", "resolver", "sshd", "nginx", "caddy-network", "caddy", "edge", "relay")
 
+# What old and hardened machines may have alone, and `tunnel_ssh_algorithms: compatible` adds.
+KEY_EXCHANGES = ("ecdh-sha2-nistp256", "ecdh-sha2-nistp521", "diffie-hellman-group14-sha256")
 
 # It stands in the configuration, and in the page that says what is too large.
 CHANGED_BY_BODY_LIMIT = [f"/etc/proxme-tunnel/nginx_subdomains/{name}" for name in ("texts.lua", "nginx.conf")]
@@ -94,9 +96,17 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
         "tunnel_ssh_connections_per_address": 21,
         "tunnel_guest_names": "visitor-*",
         "tunnel_reserved_labels": ["www", "mail"],
+        "tunnel_ssh_algorithms": "compatible",
     }
     tunnel = client.tunnel("8081", to=web)
     assert visitor.get(f"https://8081.{domain}/").status == 200
+
+    def exchanges() -> dict[str, bool]:
+        """Whether a client that has no other key exchange gets in; -W to nowhere ends it at once."""
+        alone = {name: client.ssh("-v", f"-oKexAlgorithms={name}", "-W", "nowhere:1").stderr for name in KEY_EXCHANGES}
+        wrong = "no matching key exchange method found"
+        assert [said for said in alone.values() if ("Authenticated to" in said) == (wrong in said)] == []
+        return {name: wrong not in said for name, said in alone.items()}
 
     def expect_run(changed: dict[str, Any], *remembered: str) -> None:
         before = identities(host)
@@ -128,11 +138,14 @@ def test_changed_variables_touch_only_what_depends_on_them_and_drop_no_tunnel(
         assert tunnel.running
         assert visitor.get(f"https://8081.{domain}/").status == 200
 
+    assert not any(exchanges().values())
     try:
         expect_run(variables, "/var/lib/proxme-tunnel/sshd_tunnel/accounts.json")
+        assert all(exchanges().values()), exchanges()
     finally:
         # Also after a failure: all later tests are of the scenario's own variables.
         expect_run({})
+    assert not any(exchanges().values())
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
