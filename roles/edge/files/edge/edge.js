@@ -11,8 +11,8 @@ function plain(name) {
     return (name || '').toLowerCase().replace(/\.$/, '');
 }
 
-// Whether visitors of a name look at a tunnel. All others are Caddy's. (What is true was written by the role: an object has
-// more names than those.)
+// Whether visitors of a name look at a tunnel. All others are Caddy's. (An object has more names than the role has
+// written, but only those are true.)
 function isTunnel(name) {
     if (settings.domains[name] === true) {
         return true;
