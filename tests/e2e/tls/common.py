@@ -125,7 +125,7 @@ def paused(host: Host, container: str) -> Iterator[None]:
 
 
 def by_the_edge(visitor: Visitor, host: Host, url: str) -> None:
-    """Expect that visitors of a tunnel need no Caddy, once it has had one to get a certificate, and that of the hour."""
+    """Expect that visitors of a tunnel need no Caddy, once one made it get a certificate, and one came for the hour."""
     for _ in range(2):
         assert visitor.get(url).status == 200
     with paused(host, CADDY):
