@@ -698,7 +698,7 @@ POSSIBLE: dict[str, Any] = {
             "name": "alice",
             "keys": ["./alice.pub"],
             "names": ["blog"],
-            "domains": {"blog.example.org": "blog"},
+            "domains": {"blog.example.org": {"name": "blog", "passthrough": True}},
             "tcp_ports": [30001],
             "reach": ["bob-db:*"],
             "principals": ["staff"],
