@@ -120,7 +120,7 @@ def test_switched_off_it_goes_on_for_those_who_are_there(story: Story) -> None:
 
 def test_switched_on_again_it_runs_beside_the_former_one(story: Story, domain: str) -> None:
     story.run("--tags", "edge")
-    assert story.states() == {name: "running" for name in ("edge", "relay", "edge-old", "relay-old")}
+    assert story.states() == dict.fromkeys(("edge", "relay", "edge-old", "relay-old"), "running")
     with Client(story.tunnels[0].client.name, domain, port=443).tunnel("guest-again:80", to="web:80"):
         assert story.visitor.get(f"https://guest-again.{domain}/").status == 200
 
