@@ -279,6 +279,11 @@ def test_a_visitor_may_pause_for_a_day_in_both_directions(made, case):
 
 
 @each_case
+def test_an_upload_over_http_2_does_not_wait_for_each_64_kb(made, case):
+    assert made.visited.one("http2_body_preread_size") == ["256k"]
+
+
+@each_case
 def test_64_kb_of_headers_with_any_name_pass(made, case):
     """Of two lines that have no room in one buffer, the second is in the other."""
     assert made.visited.one("large_client_header_buffers") == ["2", "64k"]
