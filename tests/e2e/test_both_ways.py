@@ -160,13 +160,13 @@ def raw(world: World, domain: str) -> Iterator[RawService]:
             raw.answers(
                 name, "\r\n".join(lines).replace("{host}", f"{LABEL}.{domain}").join(["HTTP/1.1 ", ""]).encode()
             )
+        raw.news()
         yield raw
 
 
 def seen(ask: Ask, raw: RawService, visitor: Visitor, domain: str) -> Seen:
     """Ask, and look what became of it."""
     place = f"{ask.label}.{domain}"
-    before = len(raw.requests())
     if ask.written:
         said = visitor.send(place, ask.written.replace("{host}", place).encode())
         head, _, body = said.replace("\r", "").partition("\n\n")
@@ -177,7 +177,7 @@ def seen(ask: Ask, raw: RawService, visitor: Visitor, domain: str) -> Seen:
         url = f"https://{place}{ask.path}"
         answer = visitor.get(url, http=ask.http, method=ask.method, headers=given, body=ask.body)
         status, headers, body = answer.status, answer.all_headers, answer.body
-    asked = [(one["line"], one["headers"]) for one in raw.requests()[before:]]
+    asked = [(one["line"], one["headers"]) for one in raw.news()]
     # Caddy spells it in its own way.
     by_caddy = any("X-Real-Ip" in dict(headers) for _, headers in asked)
     return Seen([(line, names(headers)) for line, headers in asked], status, names(headers), body, by_caddy)

@@ -409,6 +409,7 @@ class RawService:
     def __init__(self, container: Container) -> None:
         """Start it there (inside/raw_service.py says what it does)."""
         self._container = container
+        self._known = 0
         container.write("/run/raw_service.py", (INSIDE / "raw_service.py").read_bytes())
         container.spawn("python3", "/run/raw_service.py", "80", "/run/raw")
         until("the raw service answers", lambda: "plain" in container.exec("curl", "-s", "http://localhost/").stdout)
@@ -425,8 +426,15 @@ class RawService:
         """What it was asked so far: {"line": "GET / HTTP/1.1", "headers": [[name, value], ...]}."""
         return [json.loads(line) for line in self._container.read("/run/raw/log").splitlines()]
 
+    def news(self) -> list[dict]:
+        """What it was asked since this was called before."""
+        found = self.requests()
+        new, self._known = found[self._known :], len(found)
+        return new
+
     def forget(self) -> None:
         """Forget what it was asked."""
+        self._known = 0
         self._container.write("/run/raw/log", "")
 
     def expect_only(self, line: str, name: str) -> None:
