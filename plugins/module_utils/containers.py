@@ -60,6 +60,7 @@ def create_options(wanted: Mapping[str, Any]) -> list[str]:
     for name in sorted(wanted["hosts"]):
         options += ["--add-host", f"{name}:{text(wanted['hosts'][name])}"]
     for option, values in (
+        ("group-add", wanted["groups"]),
         ("publish", wanted["ports"]),
         ("volume", wanted["volumes"]),
         ("tmpfs", wanted["tmpfs"]),

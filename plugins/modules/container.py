@@ -61,6 +61,11 @@ options:
     description: User, or C(USER:GROUP), names or numbers. Empty means the image's own.
     type: str
     default: ""
+  groups:
+    description: Further groups of that user, names or numbers.
+    type: list
+    elements: str
+    default: []
   hostname:
     description: Host name in the container. Empty means Docker's choice.
     type: str
@@ -696,7 +701,7 @@ def main() -> None:
             **dict.fromkeys(("labels", "env", "sysctls", "hosts"), pairs),
             **dict.fromkeys(("user", "hostname", "stop_signal", "ready_log", "keep"), word),
             **dict.fromkeys(("command", "ports", "volumes", "tmpfs", "capabilities", "dns", "dns_search"), words),
-            **dict.fromkeys(("ulimits", "ready", "reload", "drain", "busy"), words),
+            **dict.fromkeys(("groups", "ulimits", "ready", "reload", "drain", "busy"), words),
             "processes": {"type": "int", "default": 512},
             "memory": {"type": "str", "default": "256m"},
             "init": {"type": "bool", "default": False},

@@ -150,7 +150,7 @@ def test_every_container_is_hardened_and_limited(host):
         "--log-driver json-file --log-opt max-size=10m --log-opt max-file=3",
     ):
         assert f" {option} " in line
-    for option in ("--cap-add", "--publish", "--user", "--init", "--hostname", "--stop-signal"):
+    for option in ("--cap-add", "--publish", "--user", "--group-add", "--init", "--hostname", "--stop-signal"):
         assert option not in created
 
 
@@ -160,6 +160,7 @@ def test_each_option_becomes_one_of_dockers(host):
         labels={"proxme-tunnel": "joined"},
         env={"GOGC": 400, "EMPTY": None, "YES": True},
         user="1:2",
+        groups=["3", "people"],
         hostname="here",
         ports=["2222:2222", "443:443/udp"],
         volumes=["/a:/b:ro"],
@@ -187,6 +188,7 @@ def test_each_option_becomes_one_of_dockers(host):
         "--env EMPTY= ",
         "--env YES=true",
         "--user 1:2",
+        "--group-add 3 --group-add people",
         "--hostname here",
         "--publish 2222:2222 --publish 443:443/udp",
         "--volume /a:/b:ro",

@@ -137,4 +137,16 @@ function key(s) {
     return files(plain(s.variables.ssl_server_name)).key;
 }
 
-export default { way, certificate, key };
+// Whether a connection that is no TLS is ssh: the client's first four bytes (RFC 4253, 4.2), in however many pieces.
+function greeting(s) {
+    s.on('upload', (data, flags) => {
+        if (data.length < 4 && 'SSH-'.startsWith(data) && !flags.last) {
+            return;
+        }
+        s.variables.is_ssh = data.startsWith('SSH-') ? 'yes' : '';
+        s.off('upload');
+        s.done();
+    });
+}
+
+export default { way, greeting, certificate, key };
