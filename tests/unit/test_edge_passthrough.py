@@ -40,12 +40,12 @@ stream {
   server { listen 127.0.0.1:443; return caddy; }
   # It takes its time, so that its visitors stay.
   server {
-    listen unix:/run/tunnel/passthrough.sock proxy_protocol;
+    listen unix:/run/tunnel/relay/passthrough.sock proxy_protocol;
     proxy_pass unix:/tmp/relay.sock;
     proxy_download_rate 5;
   }
   server { listen unix:/tmp/relay.sock; return "relay, and so on for as long as this is not read to its end"; }
-  server { listen unix:/run/tunnel/ssh.sock; return ssh; }
+  server { listen unix:/run/tunnel/relay/ssh.sock; return ssh; }
 }
 """
 START = """
@@ -57,6 +57,7 @@ for part in edge relay; do
 done
 ln -sfn /given/edge /etc/proxme-tunnel
 : >/tmp/hidden.conf
+mkdir /run/tunnel/relay
 nginx -c /given/behind.conf
 exec nginx -c /etc/proxme-tunnel/edge.conf
 """
