@@ -86,14 +86,15 @@ def test_a_reload_of_sshd_keeps_tunnels(
     assert host.started("proxme-tunnel-sshd") == started
 
 
-def slow_line(stack: contextlib.ExitStack, host: Host, client: Client) -> None:
-    """From now on what the host sends to this client comes at 64 kbit/s."""
-    address = client.exec("hostname", "-i").expect().stdout.strip()
-    host.network(f"""
-        tc qdisc add dev eth0 root handle 1: htb
-        tc class add dev eth0 parent 1: classid 1:1 htb rate 64kbit quantum 1500
-        tc filter add dev eth0 parent 1: protocol ip u32 match ip dst {address} flowid 1:1
-    """)
+def slow_lines(stack: contextlib.ExitStack, host: Host, *clients: Client) -> None:
+    """From now on what the host sends to these clients comes at 64 kbit/s, or 256 kbit/s by the https port."""
+    lines = ["tc qdisc add dev eth0 root handle 1: htb"]
+    for number, client in enumerate(clients, 1):
+        address = client.exec("hostname", "-i").expect().stdout.strip()
+        rate = 64 if client.port == 2222 else 256
+        lines.append(f"tc class add dev eth0 parent 1: classid 1:{number} htb rate {rate}kbit quantum 1500")
+        lines.append(f"tc filter add dev eth0 parent 1: protocol ip u32 match ip dst {address} flowid 1:{number}")
+    host.network("\n".join(lines))
     stack.callback(host.network, "tc qdisc del dev eth0 root")
 
 
@@ -102,24 +103,31 @@ def test_a_client_that_is_cut_off_or_frozen_loses_its_name_and_a_slow_one_does_n
 ) -> None:
     """Another client can take the name, whether or not visitors keep knocking at it.
 
-    No FIN: within 20 s. Stopped, so that only the kernel acknowledges: within 30 s, and it may come back then.
+    No FIN: within 20 s. Stopped, so that only the kernel acknowledges: within 30 s, and it may come back then. By the
+    https port, where the edge acknowledges for whoever is cut off, it is 20 s for both.
     """
-    within = {"unplugged": 20, "down": 20, "stopped": 30}
+    within = {"unplugged": 20, "down": 20, "stopped": 30, "unplugged-443": 20, "stopped-443": 20}
     cases = {
         f"guest-cut-{how}-{visits}": (how, visits) for how, visits in itertools.product(within, ["visited", "alone"])
     }
     with contextlib.ExitStack() as stack:
-        slow = stack.enter_context(world.client("slow")).tunnel("guest-slow:80", "8077", to=web)
-        until("its tunnel answers", lambda: served(visitor, f"https://guest-slow.{domain}/"), within=20)
-        slow_line(stack, host, slow.client)
-        # Past nginx, which does not wait for long in these tests (tunnel_answer_timeout).
-        head = r"POST /upload HTTP/1.0\r\nContent-Length: 20000000\r\n\r\n"
-        upload = f"{{ printf '{head}'; timeout 99 cat /dev/zero; }} | busybox nc 127.0.0.1 8077"
-        host.docker("exec", "--detach", "proxme-tunnel-sshd", "sh", "-c", upload).expect()
-        stack.enter_context(visitor.visits(f"https://guest-slow.{domain}/", every=1))
+        slow_ones = {}
+        for port, label in ((2222, 8077), (443, 8078)):
+            machine, name = stack.enter_context(world.client(f"slow-{port}")), f"guest-slow-{port}"
+            machine.port = port
+            slow_ones[label] = machine.tunnel(f"{name}:80", str(label), to=web)
+            until("its tunnel answers", lambda name=name: served(visitor, f"https://{name}.{domain}/"), within=20)
+            stack.enter_context(visitor.visits(f"https://{name}.{domain}/", every=1))
+        slow_lines(stack, host, *(slow.client for slow in slow_ones.values()))
+        for label in slow_ones:
+            # Past nginx, which does not wait for long in these tests (tunnel_answer_timeout).
+            head = r"POST /upload HTTP/1.0\r\nContent-Length: 20000000\r\n\r\n"
+            upload = f"{{ printf '{head}'; timeout 199 cat /dev/zero; }} | busybox nc 127.0.0.1 {label}"
+            host.docker("exec", "--detach", "proxme-tunnel-sshd", "sh", "-c", upload).expect()
         following = stack.enter_context(world.web("next"))
         clients = {name: stack.enter_context(world.client(name)) for name in cases}
         for name, (_, visits) in cases.items():
+            clients[name].port = 443 if "443" in name else 2222
             clients[name].tunnel(f"{name}:80", to=web)
             until("its tunnel answers", lambda name=name: served(visitor, f"https://{name}.{domain}/"), within=20)
             # Visitors of several minds, as one of them alone would wait for an answer.
@@ -127,9 +135,9 @@ def test_a_client_that_is_cut_off_or_frozen_loses_its_name_and_a_slow_one_does_n
                 stack.enter_context(visitor.visits(f"https://{name}.{domain}/", every=every))
         lost = {}
         for name, (how, _) in cases.items():
-            if how == "unplugged":
+            if how.startswith("unplugged"):
                 clients[name].unplug(scenario.network)
-            elif how == "stopped":
+            elif how.startswith("stopped"):
                 clients[name].shell("kill -STOP $(cat /run/tunnel-*.pid)").expect()
             else:
                 clients[name].link(up=False)
@@ -150,8 +158,10 @@ def test_a_client_that_is_cut_off_or_frozen_loses_its_name_and_a_slow_one_does_n
         with ThreadPoolExecutor() as pool:
             seconds = dict(zip(cases, pool.map(taken, cases), strict=True))
         assert all(taken < within[cases[name][0]] + 1 for name, taken in seconds.items()), seconds
-        assert slow.running, slow.output
-        assert host.inside("proxme-tunnel-sshd", "pgrep", "--full", "nc 127.0.0.1 8077").code == 0, "the upload ended"
+        for label, slow in slow_ones.items():
+            assert slow.running, slow.output
+            uploads = host.inside("proxme-tunnel-sshd", "pgrep", "--full", f"nc 127.0.0.1 {label}")
+            assert uploads.code == 0, "the upload ended"
         name = "guest-cut-down-visited"
         with client.tunnel(f"{name}:80", to=following):
             assert "Hello from next." in visitor.get(f"https://{name}.{domain}/").body

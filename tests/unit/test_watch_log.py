@@ -67,6 +67,25 @@ def test_a_frozen_client_is_ended_by_its_account(watch):
     assert passed == [*LINES, f"{HEAD} watch-log: 192.0.2.7:5555 does not answer: process 42 ends"]
 
 
+@pytest.mark.parametrize(
+    ("at", "silent", "waits", "ended"),
+    [
+        ("169.254.22.1", 16000, 13000, True),
+        ("[fd75::22]", 16000, 13000, True),
+        ("169.254.22.1", 15900, 13000, False),
+        ("169.254.22.1", 16000, 12900, False),
+        # Whoever came straight to sshd has its time.
+        ("172.17.0.2", 16000, 13000, False),
+    ],
+)
+def test_who_came_by_the_https_port_is_ended_earlier_since_one_that_is_cut_off_looks_frozen(
+    watch, at, silent, waits, ended
+):
+    client = CLIENT.replace("172.17.0.2", at).replace("24000", str(silent))
+    visitor = VISITOR.replace("21000", str(waits))
+    assert len(watch(client, visitor)[1]) == ended
+
+
 def test_a_frozen_client_over_ipv6_is_ended(watch):
     lines = [line.replace("192.0.2.7", "2001:db8::7") for line in LINES]
     assert len(watch(CLIENT.replace("192.0.2.7:", "[2001:db8::7]:"), lines=lines)[1]) == 1
