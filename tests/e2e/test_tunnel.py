@@ -201,10 +201,10 @@ def test_the_address_ends_with_the_tunnel(client: Client, web: Web, visitor: Vis
 
 def test_the_host_is_reached_over_ipv6_as_well(host: Host, domain: str) -> None:
     """As by an AAAA record: visitors, clients of ssh and public ports. Docker's proxy turns it into IPv4."""
-    answers = json.loads(host.python("over_ipv6.py", domain, "80", "443", "2222").expect().stdout)
+    answers = json.loads(host.python("over_ipv6.py", domain, "80", "443", "443/ssh", "2222").expect().stdout)
     assert answers["80"].startswith("HTTP/1.")
-    # What is no TLS is ssh there.
-    assert answers["443"].startswith("SSH-2.0-")
+    assert answers["443"].startswith("HTTP/1.")
     assert answers["tls"].startswith("HTTP/1.")
     assert answers["2222"].startswith("SSH-2.0-")
+    assert answers["443/ssh"].startswith("SSH-2.0-")
     assert "tcp [::]:30000" in host.listening()

@@ -410,6 +410,79 @@ def test_who_is_blocked_is_written_the_same_in_whatever_order_it_is_said():
     assert len({text(), text("192.0.2.7"), text("192.0.2.7", "192.0.2.8")}) == 3
 
 
+# --- who comes by the relay ------------------------------------------------------------------------------------------
+
+# As the relay dials sshd: from a client's address, by the loopback interface.
+RELAYED = r"""
+unshare -n sh -eu <<'END'
+ip link set lo up
+for version in '-4 169.254.22.1/32' '-6 fd75::22/128'; do
+  set -- $version
+  ip $1 address add $2 dev lo
+  ip $1 rule add from $2 iif lo lookup 22
+  ip $1 route replace local default dev lo table 22
+done
+apply >/dev/null
+exec perl -MSocket=:all -e '
+  sub address { (getaddrinfo($_[0], $_[1], { flags => AI_NUMERICHOST, socktype => SOCK_STREAM }))[1] }
+  for (["169.254.22.1", 2222], ["fd75::22", 2222], ["127.0.0.1", 2222], ["169.254.22.1", 8080]) {
+    my $here = address(@$_);
+    socket my $socket, $here->{family}, SOCK_STREAM, 0 or die $!;
+    bind $socket, $here->{addr} or die "@$_: $!";
+    listen $socket, 99 or die $!;
+    push @kept, $socket;
+  }
+  for (split /\n/, $ENV{DIALS}) {
+    my ($count, $from, $to, $port) = split;
+    my @dialled;
+    for (1 .. $count) {
+      my ($here, $there) = (address($from, 0), address($to, $port));
+      socket my $socket, $here->{family}, SOCK_STREAM | SOCK_NONBLOCK, 0 or die $!;
+      # IPV6_TRANSPARENT, IP_TRANSPARENT
+      my ($level, $option) = $from =~ /:/ ? (IPPROTO_IPV6, 75) : (IPPROTO_IP, 19);
+      setsockopt $socket, $level, $option, 1 or die $!;
+      bind $socket, $here->{addr} or die "$from: $!";
+      connect $socket, $there->{addr};
+      push @dialled, $socket;
+    }
+    # On the loopback interface all is over when connect returns.
+    print scalar(grep { getpeername $_ } @dialled), "\n";
+    push @kept, @dialled;
+  }
+'
+END
+"""
+
+
+def relayed(holder: Program, given: dict[str, Any], *dials: tuple[int, str, str, int]) -> list[int]:
+    """How many of each row of connections come in: a number, from where, to where, and to which port."""
+    lines = "\n".join(" ".join(map(str, dial)) for dial in dials)
+    said = holder.accept(pod_files(given), f"export DIALS='{lines}'\n{RELAYED}")
+    return [int(line) for line in said.split()]
+
+
+def test_who_comes_by_the_relay_is_counted_by_address_as_all_others(holder):
+    dials = [
+        (5, client, sshd, 2222)
+        for client, sshd in ((VISITOR, "169.254.22.1"), (NEIGHBOUR, "169.254.22.1"), (VISITOR6, "fd75::22"))
+    ]
+    assert relayed(holder, {"tunnel_ssh_connections_per_address": 3}, *dials) == [3, 3, 3]
+    assert relayed(holder, {"tunnel_ssh_connections_per_minute": 10}, (12, VISITOR, "169.254.22.1", 2222)) == [10]
+
+
+def test_who_is_blocked_does_not_come_by_the_relay(holder):
+    blocked = {"tunnel_blocked_addresses": [VISITOR, "2001:db8:7::/48"]}
+    dials = [(2, VISITOR, "169.254.22.1", 2222), (2, VISITOR6, "fd75::22", 2222), (2, CA, "169.254.22.1", 2222)]
+    assert relayed(holder, blocked, *dials) == [0, 0, 2]
+
+
+def test_a_relay_that_took_no_address_is_let_in_nowhere_and_tunnels_are_free(holder):
+    """It would dial from sshd's own, so that all of its clients were one."""
+    dials = [(2, "169.254.22.1", "169.254.22.1", 2222), (2, "fd75::22", "fd75::22", 2222)]
+    dials += [(2, VISITOR, "169.254.22.1", 8080), (9, "127.0.0.1", "127.0.0.1", 2222)]
+    assert relayed(holder, {"tunnel_ssh_connections_per_address": 3}, *dials) == [0, 0, 0, 9]
+
+
 # --- what brings them into force -------------------------------------------------------------------------------------
 
 # Folders that the script is to find, one after the other. `had` keeps what is in force with the numbers that the kernel
