@@ -24,7 +24,7 @@ def test_without_port_labels_a_name_is_shown():
     shown = page(tunnel_port_labels=False)
     assert "8080" not in shown
     assert "-R 0:" not in shown
-    assert shown.count("-NR guest-x:80:localhost:80 tunnel@proxme.example") == 2
+    assert shown.count("-NR guest-x:80:localhost:80 tunnel@proxme.example") == 3
     assert "<code>https://guest-x.proxme.example</code> shows your port 80" in shown
     assert "https://guest-x--local.proxme.example" in shown
     assert "https://guest-x--local-8000.proxme.example" in shown
@@ -43,6 +43,13 @@ def test_whoever_needs_a_key_is_told_so(given):
     assert "no password" not in shown
     assert "-NR 8080:localhost:80" in shown
     assert "guest-x" not in shown
+
+
+@pytest.mark.parametrize("port", [22, 2222])
+def test_who_can_reach_https_alone_is_told_how(port):
+    shown = page(tunnel_ssh_port=port, tunnel_https_port=8443)
+    assert "<pre>ssh -p 8443 -o ExitOnForwardFailure=yes -NR 8080:localhost:80 tunnel@proxme.example</pre>" in shown
+    assert "-p 8443" not in page(tunnel_ssh_port=port, tunnel_https_port=8443, tunnel_edge=False)
 
 
 def test_the_fingerprints_are_shown_once_they_are_known():

@@ -253,6 +253,7 @@ def test_a_banner_says_what_its_account_may_do(server, case):
         assert ("-NR 8080:localhost:80" in shown) == ("localhost:*" in account["listen"])
         assert ("gives localhost as the address" in shown) == ("localhost:*" in account["listen"])
         assert ("leave it empty" in shown) == (account["keys"] is None)
+        assert "to port 2222: ssh -p 443 does the same" in shown
         for own in account["names"]:
             assert f"-NR {own.replace('*', 'x')}:80:localhost:3000 {name}@{DOMAIN}" in shown
         assert ("--local-3000" in shown) == bool(account["names"])
