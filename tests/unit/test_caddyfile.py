@@ -462,8 +462,8 @@ def test_only_the_given_proxies_are_believed_and_only_what_they_themselves_have_
         else:
             assert "trusted_proxies" not in server
         wrappers = server.get("listener_wrappers", [])
-        # The edge says for whom it speaks.
-        speakers = ["127.0.0.1"] * bool(made.spare) + (proxies if made.get("proxy_protocol") else [])
+        # The edge says for whom it speaks, and while it is off one that was switched off a moment ago.
+        speakers = ["127.0.0.1"] * (made.mode != "off") + (proxies if made.get("proxy_protocol") else [])
         if not speakers:
             assert wrappers == []
             continue

@@ -389,6 +389,7 @@ def test_the_lua_is_told_what_was_given(made, case):
         "blocked_text": "Your address is blocked from this host."
         + (f" Is that a mistake? Write to {made.get('abuse_contact')}." if made.get("abuse_contact") else ""),
         "caddys": {"www": True},
+        "passthrough": {},
         "hsts": made.get("hsts"),
         "alt_svc": f'h3=":{made.get("https_port")}"; ma=2592000',
         "answer_timeout": made.get("answer_timeout"),
