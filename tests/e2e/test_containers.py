@@ -294,8 +294,18 @@ def test_the_sockets_of_nginx_are_for_nginx_and_caddy(host: Host) -> None:
     listed = host.inside("proxme-tunnel-nginx", "stat", "-c", "%a %u %g %n", "/run/tunnel").expect().stdout
     assert listed.split()[:3] == ["770", "33", "33"]
     sockets = host.inside("proxme-tunnel-nginx", "ls", "/run/tunnel").expect().stdout.split()
-    ways = [f"{hidden}{what}.sock" for hidden in ("", "hidden-") for what in ("ssh", "tls")]
-    assert sorted(sockets) == sorted(["ask.sock", "visitors.sock", *ways])
+    assert sorted(sockets) == ["ask.sock", "hidden-tls.sock", "relay", "tls.sock", "visitors.sock"]
+
+
+def test_the_sockets_of_the_relay_are_for_the_edge_alone(host: Host) -> None:
+    """Who dials them says which address a client has."""
+    folder = "/run/tunnel/relay"
+    listed = host.inside("proxme-tunnel-nginx", "stat", "-c", "%a %u %g", folder).expect().stdout
+    assert listed.split() == ["750", "0", "65531"]
+    sockets = host.inside("proxme-tunnel-edge", "ls", folder).expect().stdout.split()
+    assert sorted(sockets) == ["hidden-ssh.sock", "passthrough.sock", "ssh.sock"]
+    for part in ("nginx", "caddy", "sshd"):
+        assert host.inside(f"proxme-tunnel-{part}", "sh", "-c", f"cd {folder}").code != 0
 
 
 # The numbers are those of section 5 of the CIS Docker Benchmark v1.6.0 and v1.8.0. The tests above show 5.4 to 5.6, 5.9
