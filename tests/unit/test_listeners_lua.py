@@ -49,6 +49,18 @@ def test_what_a_kernel_wrote_is_understood(nginx, address, port, listens):
     assert nginx.listens(address, port) is listens
 
 
+def test_which_socket_listens_is_known_of_the_last_look(nginx):
+    """What was learned of a tunnel is not believed of the next one that has its name."""
+    nginx.proc("tcp", TCP)
+    nginx.proc("tcp6", TCP6)
+    listeners = nginx.worker.listeners
+    local, long_one = listeners.written("127.0.0.1"), listeners.written(LONG_ONE)
+    assert listeners.socket(local, 41445) is None
+    assert nginx.listens("127.0.0.1", 41445)
+    assert (listeners.socket(local, 41445), listeners.socket(long_one, 8080)) == ("551557", "551559")
+    assert listeners.socket(local, 38132) is None
+
+
 def test_what_listens_on_this_very_machine_is_found(nginx):
     """The judge is the kernel: one socket that listens, and the two ends of a connection."""
     (nginx.folder / "proc/net/tcp").unlink()

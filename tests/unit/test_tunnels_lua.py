@@ -259,3 +259,14 @@ def test_the_source_is_a_random_port_of_a_random_address_that_no_tunnel_can_hold
     # All of the network is used.
     half = network.network_address + network.num_addresses // 2
     assert 0.4 < sum(address > half for address in addresses) / len(addresses) < 0.6
+
+
+@pytest.mark.parametrize("label", ["8080", "guest-x"])
+def test_what_a_service_speaks_is_known_of_this_tunnel_and_not_of_the_next(nginx, label):
+    nginx.listen("8080", "guest-x:80")
+    speaks, tunnel = nginx.worker.tunnels.speaks, nginx.find(label)
+    assert speaks(tunnel) is None
+    speaks(tunnel, "h1")
+    assert speaks(nginx.find(label)) == "h1"
+    tunnel.socket = "4711"
+    assert speaks(tunnel) is None

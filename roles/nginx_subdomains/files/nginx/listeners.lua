@@ -28,9 +28,9 @@ local function look()
     local lines = assert(io.open(file))
     lines:read "*l"
     for line in lines:lines() do
-      local where, state = line:match "^%s*%d+: (%x+:%x+) %x+:%x+ (%x%x)"
+      local where, state, inode = line:match "^%s*%d+: (%x+:%x+) %x+:%x+ (%x%x) %S+ %S+ %S+%s+%d+%s+%d+ (%d+)"
       if state ~= "0A" then break end -- the listeners come first
-      now[where] = true
+      now[where] = inode
     end
     lines:close()
   end
@@ -38,9 +38,18 @@ local function look()
   seen, looked = now, ngx.now()
 end
 
+local function place(written, port)
+  return string.format("%s:%04X", written, port)
+end
+
+-- Which socket was last seen to listen there: a number that no other one has as long as this one is there. nil for none.
+function listeners.socket(written, port)
+  return seen[place(written, port)]
+end
+
 -- Whether something listens on the address, as listeners.written() writes it, and port.
 function listeners.has(written, port)
-  local where, asked = string.format("%s:%04X", written, port), ngx.now()
+  local where, asked = place(written, port), ngx.now()
   if asked < looked then looked = -math.huge end -- the clock was set back
   if seen[where] and asked - looked < fresh then return true end
   -- Not seen: look again, so that a tunnel that was opened a moment ago is found at once.
@@ -48,7 +57,7 @@ function listeners.has(written, port)
     ngx.sleep(pause)
   end
   if looked <= asked then look() end
-  return seen[where] or false
+  return seen[where] ~= nil
 end
 
 return listeners

@@ -67,17 +67,17 @@ local function meaning_of(label)
   return meaning
 end
 
--- What a tunnel's service speaks: "h1"; "h2", which is HTTP/2 alone; "perhaps h2"; or nil, as long as nobody knows. With a second argument, that it
--- does, which is believed for so many seconds; "unknown" forgets it.
+-- What the service of a tunnel speaks, and of no other one that had its name before: "h1"; "h2", which is HTTP/2 alone; "perhaps h2"; or nil, as
+-- long as nobody knows. With a second argument, that it does, which is believed for so many seconds; "unknown" forgets it.
 local believed = { h1 = 60, h2 = 3600, ["perhaps h2"] = 2 }
 function tunnels.speaks(tunnel, found)
-  local key = "speaks " .. tunnel.name .. " " .. tunnel.port
+  local key = "speaks " .. tunnel.name .. " " .. tunnel.port .. " " .. tunnel.socket
   if not found then return dialled:get(key) end
   if found == "unknown" then return dialled:delete(key) end
   dialled:set(key, found, believed[found])
 end
 
--- Returns { name, address, port, scheme, source, localhost } or nil where nobody holds the label, or, if one is wanted, that port of it.
+-- Returns { name, address, port, socket, scheme, source, localhost } or nil where nobody holds the label, or, if one is wanted, that port of it.
 --   source     the address and port to dial from. Both are named, so that the kernel need not find a free port among those that tunnels hold.
 --   localhost  what the service is told as Host when the visitor asked for "--local" or "--local-PORT". Nothing is dialled because of it.
 function tunnels.find(label, wanted)
@@ -87,7 +87,7 @@ function tunnels.find(label, wanted)
   if port then
     if not listeners.has(meaning.written, port) then return nil end
     return {
-      name = name, address = address, port = port, scheme = "http",
+      name = name, address = address, port = port, socket = listeners.socket(meaning.written, port), scheme = "http",
       source = string.format("127.%d.%d.%d:%d", random(64, 127), random(0, 255), random(1, 254), random(1024, 65535)),
       localhost = meaning.localhost,
     }
@@ -99,7 +99,8 @@ function tunnels.find(label, wanted)
   end
   if not port then return nil end
   return {
-    name = name, address = address, port = port, scheme = port == 80 and "http" or "https",
+    name = name, address = address, port = port, socket = listeners.socket(meaning.written, port),
+    scheme = port == 80 and "http" or "https",
     source = string.format("[fd74:0:%x:%x:%x:%x::1]:%d", random(0, 65535), random(0, 65535), random(0, 65535), random(0, 65535), random(1024, 65535)),
     localhost = meaning.localhost,
   }
