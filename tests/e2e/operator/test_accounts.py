@@ -394,7 +394,9 @@ def test_tls_goes_unbroken_to_a_certificate_of_ones_own(
         header = b"PROXY TCP4 198.51.100.7 192.0.2.1 5555 443\r\n"
         for _ in range(2):
             sent = header + hello(OWN)
-            said = host.python("exchange.py", f"unix:{volume.strip()}/passthrough.sock", stdin=sent).expect().stdout
+            said = (
+                host.python("exchange.py", f"unix:{volume.strip()}/relay/passthrough.sock", stdin=sent).expect().stdout
+            )
             assert said.startswith("\x16\x03\x03"), "a handshake"
         for options in ([], ["--insecure"]):
             refused = visitor.get(url, http="3", options=options)
