@@ -73,7 +73,7 @@ def test_check_says_what_would_change_and_changes_nothing(preview: Run, host: Ho
 @pytest.mark.parametrize(
     ("tag", "changed"),
     [
-        ("nginx", CHANGED_BY_BODY_LIMIT),
+        ("nginx", ["/etc/proxme-tunnel/nginx_subdomains/settings.lua", *CHANGED_BY_BODY_LIMIT]),
         ("caddy", ["/etc/proxme-tunnel/caddy_frontend/Caddyfile"]),
     ],
 )
