@@ -10,20 +10,19 @@ for name in ([[
   content-length transfer-encoding http2-settings keep-alive proxy-connection proxy-authenticate proxy-authorization
 ]]):gmatch "%S+" do ours[name] = true end
 
--- Many servers, and nginx's own variables, take "X_Real.IP" for X-Real-IP: only the front end may write that.
-function headers.drop_doubles()
-  for name in pairs(ngx.req.get_headers(0, true)) do -- all of them, as they are written
-    if name:find "[^%w-]" and ours[name:lower():gsub("%W", "-")] then ngx.req.clear_header(name) end
-  end
+-- Whether a header is kept out by Caddy: of names with _ or . it lets in only those that the operator lists (tunnel_headers), each once, and then
+-- not its double with a -.
+local function is_unlisted(name, value)
+  local listed = settings.headers[name]
+  return listed == false or name:find "[_.]" and (not listed or type(value) == "table")
 end
 
--- Of names with _ or . Caddy lets in only those that the operator lists (tunnel_headers), each once, and then not its double with a -.
-local function drop_unlisted()
-  for name, value in pairs(ngx.req.get_headers(0, true)) do
+-- Many servers, and nginx's own variables, take "X_Real.IP" for X-Real-IP: only the front end may write that. Where Caddy is not on the way
+-- (by_edge), what it would keep out goes as well.
+function headers.drop_doubles(by_edge)
+  for name, value in pairs(ngx.req.get_headers(0, true)) do -- all of them, as they are written
     local lower = name:lower()
-    if settings.headers[lower] == false or name:find "[_.]" and (not settings.headers[lower] or type(value) == "table") then
-      ngx.req.clear_header(name)
-    end
+    if name:find "[^%w-]" and ours[lower:gsub("%W", "-")] or by_edge and is_unlisted(lower, value) then ngx.req.clear_header(name) end
   end
 end
 
@@ -48,7 +47,6 @@ end
 
 -- What Caddy says of a request that comes by it: who visits, and how. Whatever the visitor wrote there is gone.
 function headers.introduce(visitor, hidden)
-  drop_unlisted()
   drop_of_a_hop()
   local request = ngx.req
   for _, name in ipairs { "Forwarded", "Via", "X-Tunnel-Plain" } do request.clear_header(name) end

@@ -56,7 +56,7 @@ end
 function visit.route(here)
   local visitor, label = ngx.var.proxy_protocol_addr, tunnels.label_of(ngx.var.host)
   if here == "/" then -- each request begins there
-    headers.drop_doubles()
+    headers.drop_doubles(visitor)
     if visitor then -- straight from the edge
       if ngx.var.blocked_visitor == "1" then return turn_away(403, settings.blocked_text) end
       -- A browser takes one connection for all names of a certificate, also for those that Caddy serves. It comes again by another.
