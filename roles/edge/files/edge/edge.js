@@ -129,12 +129,10 @@ function way(s) {
     return pair.left && ngx.shared.seen.add(name, '') ? 'caddy' : 'tls';
 }
 
-function certificate(s) {
-    return files(plain(s.variables.ssl_server_name)).certificate;
-}
-
-function key(s) {
-    return files(plain(s.variables.ssl_server_name)).key;
+// The files of the certificate that a visitor is shown: "CERTIFICATE KEY".
+function shown(s) {
+    const pair = files(plain(s.variables.ssl_server_name));
+    return pair.certificate + ' ' + pair.key;
 }
 
 // Whether a connection that is no TLS is ssh: the client's first four bytes (RFC 4253, 4.2), in however many pieces.
@@ -149,4 +147,4 @@ function greeting(s) {
     });
 }
 
-export default { way, greeting, certificate, key };
+export default { way, greeting, shown };
