@@ -7,20 +7,13 @@ says its name to whoever comes.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import socket
-import ssl
-import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from programs import build_images
+from edge import hello, pem, published
 from render import render
 
 DOMAIN = "proxme.example.com"
@@ -41,20 +34,6 @@ stream {
 START = "mkdir /run/tunnel/relay && nginx -c /etc/proxme-tunnel/behind.conf && exec serve edge"
 
 
-def certificate(name: str) -> dict[str, bytes]:
-    """A certificate for a name and its key, PEM, as the files that Caddy would have."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(30))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    text, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    return {
-        f"{name}.key": key.private_bytes(text, serialization.PrivateFormat.PKCS8, plain),
-        f"{name}.crt": builder.sign(key, hashes.SHA256()).public_bytes(text),
-    }
-
-
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory) -> Iterator[tuple[str, int]]:
     """Run the edge, with a certificate for the name that is held; where it listens."""
@@ -66,40 +45,22 @@ def edge(tmp_path_factory) -> Iterator[tuple[str, int]]:
     (folder / "behind.conf").write_text(BEHIND)
     store = folder / "certificates/acme-v02.api.letsencrypt.org-directory" / HELD
     store.mkdir(parents=True)
-    for name, data in certificate(HELD).items():
-        (store / name).write_bytes(data)
-    container = f"proxme-unit-first-bytes-{uuid.uuid4().hex[:8]}"
-    command = ["docker", "run", "--rm", "--detach", f"--name={container}", "--label=proxme.scenario=unit"]
-    command += ["--publish=127.0.0.1::65443", "--cap-drop=ALL", "--user=65532:33", "--tmpfs=/tmp:mode=1777"]
-    command += ["--sysctl=net.ipv4.ip_unprivileged_port_start=0", "--tmpfs=/run/tunnel:mode=1777"]
-    command += [f"--volume={folder}:/etc/proxme-tunnel:ro", f"--volume={folder}/certificates:/certificates:ro"]
-    command += ["--volume=/dev/null:/own:ro", build_images()["edge"], "sh", "-euc", START]
-    subprocess.run(command, check=True, capture_output=True)
-    try:
-        port = subprocess.run(["docker", "port", container, "65443"], check=True, capture_output=True, text=True).stdout
-        address = ("127.0.0.1", int(port.split(":")[-1]))
-        deadline = time.monotonic() + 20
-        while led(address, b"SSH-2.0-x\r\n") != b"hidden-ssh":
-            assert time.monotonic() < deadline, subprocess.run(["docker", "logs", container], capture_output=True)
-            time.sleep(0.1)
+    certificate, key = pem(HELD, timedelta(-1), timedelta(30))
+    (store / f"{HELD}.key").write_text(key)
+    (store / f"{HELD}.crt").write_text(certificate)
+    options = ["--cap-drop=ALL", "--user=65532:33", "--tmpfs=/tmp:mode=1777"]
+    options += ["--sysctl=net.ipv4.ip_unprivileged_port_start=0"]
+    options += [f"--volume={folder}:/etc/proxme-tunnel:ro", f"--volume={folder}/certificates:/certificates:ro"]
+    options += ["--volume=/dev/null:/own:ro"]
+    with published(START, options, lambda address: led(address, b"SSH-2.0-x\r\n") == b"hidden-ssh") as address:
         # The first hello of a name in an hour is Caddy's in any case.
-        assert led(address, hello(HELD)) == b"caddy"
+        assert led(address, offering(HELD)) == b"caddy"
         yield address
-    finally:
-        subprocess.run(["docker", "rm", "--force", container], capture_output=True)
 
 
-def hello(name: str | None, offers: int = 1) -> bytes:
-    """A ClientHello as OpenSSL makes it, with a name and with so many protocols of 255 letters to choose from."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2", "http/1.1", *(f"{number:x<255}" for number in range(offers))])
-    sent = ssl.MemoryBIO()
-    # Python takes neither capitals nor a dot at the end: they replace letters of a name that is as long.
-    plain = name and name.lower().rstrip(".").ljust(len(name), "x")
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname=plain).do_handshake()
-    return sent.read().replace((plain or "").encode(), (name or "").encode())
+def offering(name: str | None, protocols: int = 1) -> bytes:
+    """A hello with so many protocols of 255 letters to choose from, besides the usual ones."""
+    return hello(name, "h2", "http/1.1", *(f"{number:x<255}" for number in range(protocols)))
 
 
 def in_records(size: int) -> Callable[[bytes], list[bytes]]:
@@ -157,7 +118,7 @@ def answered(address: tuple[str, int], segments: tuple[bytes, ...], pause: float
 @pytest.mark.parametrize("name", [HELD, HELD.upper(), f"{HELD}.", f"guest-other.{DOMAIN}", DOMAIN, None], ids=str)
 def test_a_hello_is_led_by_its_name_however_it_comes(edge, name, cut):
     """A handshake of TLS (22) is the edge's own answer."""
-    segments = CUTS[cut](hello(name))
+    segments = CUTS[cut](offering(name))
     answer = led(edge, *segments, pause=0.0002 if len(segments) > 3 else 0.05)
     if name and name.lower().rstrip(".") == HELD:
         assert answer[:1] == b"\x16", answer
@@ -168,8 +129,8 @@ def test_a_hello_is_led_by_its_name_however_it_comes(edge, name, cut):
 @pytest.mark.parametrize("offers", [30, 62, 65], ids=lambda offers: f"{offers * 256} bytes")
 def test_a_long_hello_is_led_by_its_name(edge, offers):
     """16 KB is what one record holds."""
-    assert led(edge, *at(9000)(hello(HELD, offers)), pause=0.05)[:1] == b"\x16"
-    assert led(edge, hello(DOMAIN, offers)) == b"caddy"
+    assert led(edge, *at(9000)(offering(HELD, offers)), pause=0.05)[:1] == b"\x16"
+    assert led(edge, offering(DOMAIN, offers)) == b"caddy"
 
 
 @pytest.mark.parametrize("cut", ["whole", "after one byte", "after three", "byte by byte"])
@@ -191,8 +152,8 @@ def test_a_thousand_silent_ones_disturb_nobody_and_are_ended(edge):
     try:
         began = time.monotonic()
         assert led(edge, b"SSH-2.0-x\r\n") == b"hidden-ssh"
-        assert led(edge, hello(HELD))[:1] == b"\x16"
-        assert led(edge, hello(DOMAIN)) == b"caddy"
+        assert led(edge, offering(HELD))[:1] == b"\x16"
+        assert led(edge, offering(DOMAIN)) == b"caddy"
         assert time.monotonic() - began < 2
         assert [connection.recv(1) for connection in silent] == [b""] * 1000
         assert time.monotonic() - began < 20

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
-import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 
 import pytest
-from programs import build_images
+from edge import hello, published
 from render import render
 
 DOMAIN = "proxme.example.com"
@@ -77,34 +74,9 @@ def edge(tmp_path_factory) -> Iterator[tuple[str, int]]:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(render("edge", f"{name.partition('/')[2]}.j2", **GIVEN))
     (folder / "behind.conf").write_text(BEHIND)
-    container = f"proxme-unit-passthrough-{uuid.uuid4().hex[:8]}"
-    command = ["docker", "run", "--rm", "--detach", f"--name={container}", "--label=proxme.scenario=unit", "--user=0"]
-    command += ["--publish=127.0.0.1::65443", "--tmpfs=/run/tunnel:mode=1777", f"--volume={folder}:/given:ro"]
-    command += [build_images()["edge"], "sh", "-euc", START]
-    subprocess.run(command, check=True, capture_output=True)
-    try:
-        port = subprocess.run(["docker", "port", container, "65443"], check=True, capture_output=True, text=True).stdout
-        address = ("127.0.0.1", int(port.split(":")[-1]))
-        deadline = time.monotonic() + 20
-        while led(address, b"SSH-2.0-x\r\n") != "ssh":
-            assert time.monotonic() < deadline, subprocess.run(["docker", "logs", container], capture_output=True)
-            time.sleep(0.1)
+    options = ["--user=0", f"--volume={folder}:/given:ro"]
+    with published(START, options, lambda address: led(address, b"SSH-2.0-x\r\n") == "ssh") as address:
         yield address
-    finally:
-        subprocess.run(["docker", "rm", "--force", container], capture_output=True)
-
-
-def hello(name: str | None, *alpn: str) -> bytes:
-    """A ClientHello as OpenSSL makes it, with a name, in capitals or with a dot at its end as well."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(list(alpn) or ["h2", "http/1.1"])
-    sent = ssl.MemoryBIO()
-    # Python takes neither: they replace letters of a name that is as long.
-    plain = name and name.lower().rstrip(".").ljust(len(name), "x")
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname=plain).do_handshake()
-    return sent.read().replace((plain or "").encode(), (name or "").encode())
 
 
 def led(address: tuple[str, int], data: bytes) -> str:
