@@ -204,7 +204,7 @@ class Bench:
             return ("nsenter", f"--net=/proc/{processes[part]}/ns/net")
 
         def way(title: str, scheme: str, curl: list[str], h2load: list[str], *parts: str) -> Way:
-            enter, meter = inside(CADDY if "https" in scheme or CADDY in parts else POD), Meter(self.host, *parts)
+            enter, meter = inside(CADDY if CADDY in parts else POD), Meter(self.host, *parts)
             return Way(title, self.load, enter, lambda name: f"{scheme}://{name}.{domain}", (*curl,), (*h2load,), meter)
 
         def to(port: int) -> list[str]:
