@@ -235,16 +235,19 @@ def test_more_tunnels_from_one_address_than_allowed_are_refused(
     assert client.tunnel("guest-x:80", to=web).running
 
 
+# One after the other: a kernel that is busy may forget one of several that come in the same moment, and count one too few.
 HIDDEN = """
 import socket, sys
-came = [socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5) for _ in range(8)]
-def greeted(connection):
+came = []
+def greeted():
+    connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5)
+    came.append(connection)
     try:
         connection.sendall(b"SSH-2.0-test\\r\\n")
         return connection.recv(7) == b"SSH-2.0"
     except ConnectionError:
         return False
-print(sum(map(greeted, came)))
+print(sum(greeted() for _ in range(8)))
 """
 
 
