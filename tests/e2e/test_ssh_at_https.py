@@ -155,7 +155,7 @@ def test_each_recipe_gets_through_each_proxy_that_lets_out_to_443_alone(
             command = command.replace("plink ", f"plink -hostkey {fingerprint} ").replace("dbclient ", "dbclient -y ")
             commands[label] = command
             confined.spawn("sh", "-c", f"{command} </dev/null >/run/{label}.log 2>&1")
-    assert len(commands) == 12
+    assert len(commands) == 16
     for label in commands:
         until(
             f"{commands[label]} serves: {confined.read(f'/run/{label}.log')}",

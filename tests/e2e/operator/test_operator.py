@@ -23,6 +23,8 @@ KEY_EXCHANGES = ("ecdh-sha2-nistp256", "ecdh-sha2-nistp521", "diffie-hellman-gro
 
 # It stands in the configuration, and in the page that says what is too large.
 CHANGED_BY_BODY_LIMIT = [f"/etc/proxme-tunnel/nginx_subdomains/{name}" for name in ("texts.lua", "nginx.conf")]
+CHANGED_IN_NGINX = ["/etc/proxme-tunnel/nginx_subdomains/settings.lua", *CHANGED_BY_BODY_LIMIT]
+CHANGED_IN_CADDY = ["/etc/proxme-tunnel/caddy_frontend/Caddyfile"]
 
 
 def identities(host: Host) -> dict[str, str]:
@@ -73,8 +75,9 @@ def test_check_says_what_would_change_and_changes_nothing(preview: Run, host: Ho
 @pytest.mark.parametrize(
     ("tag", "changed"),
     [
-        ("nginx", ["/etc/proxme-tunnel/nginx_subdomains/settings.lua", *CHANGED_BY_BODY_LIMIT]),
-        ("caddy", ["/etc/proxme-tunnel/caddy_frontend/Caddyfile"]),
+        ("nginx", CHANGED_IN_NGINX),
+        ("caddy", CHANGED_IN_CADDY),
+        ("accounts", ["/etc/systemd/system/proxme-tunnel-log.service", *CHANGED_IN_NGINX, *CHANGED_IN_CADDY]),
     ],
 )
 def test_a_tag_is_one_part_and_all_that_it_needs_to_know(tag: str, changed: list[str], operator: Operator) -> None:
@@ -249,6 +252,23 @@ def test_a_range_that_grows_over_a_port_in_use_is_refused(operator: Operator, ho
 def test_a_change_of_ports_that_waits_keeps_nobody_from_being_blocked(operator: Operator) -> None:
     run = operator.run(ROOT / "playbooks/block.yml", variables={"tunnel_tcp_ports": "30000-30019"}).expect()
     assert run.changed == []
+
+
+def test_containers_that_do_not_run_keep_nobody_from_being_blocked(
+    operator: Operator, host: Host, visitor: Visitor, domain: str
+) -> None:
+    stopped = [f"proxme-tunnel-{name}" for name in ("relay", "edge", "caddy", "nginx")]
+    host.docker("stop", *stopped).expect()
+    try:
+        operator.run(ROOT / "playbooks/block.yml", variables={"tunnel_blocked_names": ["guest-phish"]}).expect()
+    finally:
+        host.docker("start", *reversed(stopped)).expect()
+    try:
+        url = f"http://guest-phish.{domain}/"
+        until("what has started again knows it", lambda: visitor.get(url).status == 410, within=30)
+    finally:
+        operator.run(ROOT / "playbooks/block.yml").expect()
+    assert visitor.get(url).status == 404
 
 
 def test_port_22_is_refused_while_the_hosts_own_sshd_has_it(operator: Operator, host: Host) -> None:
