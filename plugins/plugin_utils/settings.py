@@ -150,6 +150,9 @@ SHOWN_BY_DOMAIN: dict[str, dict[str, Any]] = {
 }
 LISTEN = rf"{OCTET}(\.{OCTET}){{3}}:[1-9][0-9]{{0,4}}"
 LOOPBACKS = ("127.0.0.1", "0.0.0.0")
+# In the front end's namespace: where the packet filter leads visitors, where the edge goes on with each kind of them,
+# and where Caddy stands in for nginx.
+EDGE_PORTS = {"visitors": 65443, "ssh": 65444, "tls": 65445, "caddy": 65446, "spare": 65447, "passthrough": 65448}
 TCP_PORTS = "[1-9][0-9]{3,4}(-[1-9][0-9]{3,4})?"
 
 # What a type is called, and what to write where another one is.
@@ -466,6 +469,12 @@ def wrong_ports(settings: Settings) -> Iterator[str]:
             f"tunnel_http_port is {settings['http_port']}, and so is tunnel_https_port. Write two different ports, "
             "such as 80 and 443."
         )
+    for name, example in (("http_port", 80), ("https_port", 443)):
+        if settings[name] in EDGE_PORTS.values() and settings["edge"]:
+            yield (
+                f"tunnel_{name} is {settings[name]}, which is a port of the edge's own. Write another one, such as "
+                f"{example}, or set tunnel_edge to false."
+            )
     text = settings["tcp_ports"]
     ports = ports_of(text)
     taken = {2222, settings["ssh_port"], *range(1024), *range(65536, 100000)}
@@ -745,6 +754,7 @@ def derive(settings: Settings) -> Settings:
         "certificate_budget": dict.fromkeys(budget, UNBOUNDED) if tls == "internal" else budget,
         "own_authority": tls == "internal"
         or (tls not in ("files", "off") and settings["acme_directory"].strip() != LETS_ENCRYPT),
+        "edge_ports": EDGE_PORTS,
         "https_suffix": "" if settings["https_port"] == 443 else f":{settings['https_port']}",
         # What everybody may take, and whether that takes no key.
         "guests": guests,

@@ -285,6 +285,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"tunnel_ssh_port": 0}, "tunnel_ssh_port is 0. Write a port from 1 to 65535, such as 2222."),
     ({"tunnel_http_port": 65536}, "tunnel_http_port is 65536. Write a port from 1 to 65535, such as 80."),
+    (
+        {"tunnel_https_port": 65446},
+        "tunnel_https_port is 65446, which is a port of the edge's own. Write another one, such as 443, or set "
+        "tunnel_edge to false.",
+    ),
     ({"tunnel_https_port": -1}, "tunnel_https_port is -1. Write a port from 1 to 65535, such as 443."),
     (
         {"tunnel_http_port": 443},

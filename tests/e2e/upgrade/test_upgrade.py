@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +17,8 @@ from world import Client, Host, Scenario, Tunnel, Visitor, Visits, Web, World, u
 HOLDERS = ("network", "caddy-network")
 REPLACED = ("sshd", "nginx", "caddy", "edge", "relay")
 ACCOUNTS, CONNECTIONS = ROOT / "playbooks/accounts.yml", ROOT / "playbooks/connections.yml"
+# Whom a slow download comes by, and which name it is of.
+FRONTS = {"edge": "guest-stay", "caddy": "guest-caddy"}
 TOLD = r": told proxme-tunnel-[a-z]+-old-[0-9a-f]+ to end$"
 
 
@@ -41,16 +42,16 @@ class Story:
 
     operator: Operator
     client: Client
-    tunnel: Tunnel
+    tunnels: list[Tunnel]
     of_alice: Tunnel
     visits: list[Visits]
     visitor: Visitor
     alice: dict[str, Any]
     began: float = 0
 
-    def drip(self) -> list[str]:
-        """The lines of the slow download that have come."""
-        return self.visitor.read("/run/drip").splitlines()
+    def drip(self, front: str) -> list[str]:
+        """The lines that have come of the slow download by the edge, or by Caddy."""
+        return self.visitor.read(f"/run/drip-{front}").splitlines()
 
     def echoes(self) -> int:
         """How often the WebSocket has answered."""
@@ -58,18 +59,19 @@ class Story:
 
     def whole(self) -> None:
         """Expect that nothing has ended, and that no visit has failed since it began."""
-        assert self.tunnel.running
+        assert [tunnel.forwards for tunnel in self.tunnels if not tunnel.running] == []
         for visits in self.visits:
             failed = [visit for visit in visits.since(self.began) if visit.status != 200]
             assert failed == [], (len(visits.since()), failed[:5])
-        echoes, lines = self.echoes(), len(self.drip())
+        echoes, lines = self.echoes(), {front: len(self.drip(front)) for front in FRONTS}
         until("the WebSocket answers", lambda: self.echoes() > echoes, within=5)
-        until("the download goes on", lambda: len(self.drip()) > lines, within=5)
+        for front in FRONTS:
+            until("each download goes on", lambda front=front: len(self.drip(front)) > lines[front], within=5)
 
 
 @pytest.fixture(scope="module")
 def story(world: World, scenario: Scenario, host: Host, web: Web) -> Iterator[Story]:
-    """Two tunnels, visitors who ask 5 times a second, a WebSocket and a slow download."""
+    """Tunnels by both ports, visitors who ask 5 times a second, a WebSocket, and downloads by the edge and by Caddy."""
     operator = Operator(scenario)
     with ExitStack() as stack:
         client = stack.enter_context(world.client("client"))
@@ -77,17 +79,22 @@ def story(world: World, scenario: Scenario, host: Host, web: Web) -> Iterator[St
         client.shell("ssh-keygen -q -t ed25519 -N '' -f /run/alice").expect()
         alice = {"name": "alice", "keys": [client.read("/run/alice.pub").strip()], "names": ["blog"]}
         operator.run(ACCOUNTS, variables={"tunnel_accounts": [alice]}).expect()
-        tunnel = client.tunnel("guest-stay:80", to=web)
+        tunnels = [client.tunnel("guest-stay:80", "guest-caddy:80", to=web)]
+        tunnels.append(Client(client.name, client.host, port=443).tunnel("guest-far:80", to=web))
         of_alice = client.tunnel("blog:80", to=web, user="alice", options=["-i", "/run/alice"])
         url = f"https://guest-stay.{scenario.domain}"
         until("the tunnel answers", lambda: visitor.get(f"{url}/").status == 200)
+        # The first handshake of a name is Caddy's, all others are the edge's.
+        visitor.get(f"{url}/")
         visits = [stack.enter_context(visitor.visits(f"{url}/", every=0.2, new=new)) for new in (False, True)]
         websocket = f"wss://guest-stay.{scenario.domain}/ws"
         stack.enter_context(visitor.background("echo.py", websocket, "/run/root.pem", "/run/echo"))
-        curl = ["curl", "-sSN", "--cacert", "/run/root.pem", "-o", "/run/drip", f"{url}/drip?n=100000&gap=0.5"]
-        visitor.spawn("sh", "-c", f"{shlex.join(curl)}; echo $? >/run/drip.code")
-        until("the download has begun", lambda: visitor.exec("test", "-s", "/run/drip").code == 0)
-        yield Story(operator, client, tunnel, of_alice, visits, visitor, alice)
+        for front, label in FRONTS.items():
+            curl = ["curl", "-sSN", "--cacert", "/run/root.pem", "-o", f"/run/drip-{front}"]
+            visitor.spawn(*curl, f"https://{label}.{scenario.domain}/drip?n=100000&gap=0.5")
+            begun = ["test", "-s", f"/run/drip-{front}"]
+            until("each download has begun", lambda begun=begun: visitor.exec(*begun).code == 0, within=30)
+        yield Story(operator, client, tunnels, of_alice, visits, visitor, alice)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +128,7 @@ def test_all_but_the_holders_are_replaced_and_nothing_ends(
     for name in HOLDERS:
         assert after[name] == before[name]
         assert f"proxme-tunnel-{name} stays as it is." in run.output
-    assert "still has 2 connections" in run.output
+    assert "still has 3 connections" in run.output
 
 
 def test_who_comes_now_comes_to_the_new_one(
@@ -155,7 +162,7 @@ def test_a_restart_of_the_docker_daemon_ends_nothing(
     # Docker writes its firewall rules again, and refuses who comes in that moment.
     story.began = time.monotonic()
     story.whole()
-    assert [set(old(host, name).values()) for name in REPLACED] == [{"running"}] * 3
+    assert [set(old(host, name).values()) for name in REPLACED] == [{"running"}] * len(REPLACED)
 
 
 def test_what_was_replaced_ends_when_its_time_is_over(
@@ -167,7 +174,8 @@ def test_what_was_replaced_ends_when_its_time_is_over(
     assert told
     # The visitors' requests end with the tunnel, and with them the other containers, before the run comes to these.
     assert run.changed_but_cleared == told
-    story.tunnel.wait_ended(within=15)
+    for tunnel in story.tunnels:
+        tunnel.wait_ended(within=15)
     ended = {"exited"}
     until("all have ended", lambda: all(set(old(host, name).values()) <= ended for name in REPLACED), within=15)
     host.exec("systemctl", "restart", "docker", "proxme-tunnel").expect()
