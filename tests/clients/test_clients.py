@@ -187,11 +187,11 @@ def service() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def known(world: World) -> tuple[str, str]:
-    """The host's key as known_hosts has it, for its address; and its fingerprint."""
+    """The host's key as known_hosts has it, for its address at both ports; and its fingerprint."""
     scan = ["ssh-keyscan", "-p", "2222", "-t", "ed25519", world.scenario.host_address]
     line = subprocess.run(scan, capture_output=True, text=True, check=True).stdout
     listed = subprocess.run(["ssh-keygen", "-lf", "-"], input=line, capture_output=True, text=True, check=True).stdout
-    return line, listed.split()[1]
+    return line + line.replace("]:2222", "]:443"), listed.split()[1]
 
 
 @pytest.fixture(scope="module")
@@ -204,18 +204,18 @@ def machine(world: World) -> Iterator[Container]:
         # Dropbear notes no port.
         bare = re.sub(r"^\[(.*)\]:2222", r"\1", scanned, flags=re.M)
         machine.shell("mkdir -p ~/.ssh").expect()
-        machine.write("/root/.ssh/known_hosts", scanned + bare)
+        machine.write("/root/.ssh/known_hosts", scanned + scanned.replace("]:2222", "]:443") + bare)
         yield machine
 
 
 @pytest.fixture
-def client(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Callable[[str, str], Client]]:
-    """Call it with a title of the page and the name to take."""
+def client(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Call it with a title of the page, the name to take, and the port to come by."""
     with ExitStack() as stack:
 
-        def made(title: str, name: str) -> Client:
+        def made(title: str, name: str, port: int = 2222) -> Client:
             kind = here if title in LIBRARIES else there
-            one = kind(request, world, tmp_path, title, name)
+            one = kind(request, world, tmp_path, title, name, port)
             stack.callback(one.end)
             one.start()
             return one
@@ -223,14 +223,16 @@ def client(request: pytest.FixtureRequest, world: World, tmp_path: Path) -> Iter
         yield made
 
 
-def here(request: pytest.FixtureRequest, world: World, tmp_path: Path, title: str, name: str) -> Client:
+def here(request: pytest.FixtureRequest, world: World, tmp_path: Path, title: str, name: str, port: int) -> Client:
     """A program that runs on this machine."""
     version, program = section(title)
-    (line, fingerprint), port = request.getfixturevalue("known"), request.getfixturevalue("service")
+    (line, fingerprint), serves = request.getfixturevalue("known"), request.getfixturevalue("service")
+    # Ports first: what is put in may have digits.
     for shown, real in {
+        "2222": str(port),
         "proxme.example.com": world.scenario.host_address,
         "guest-x": name,
-        "3000": str(port),
+        "3000": str(serves),
         "SHA256:…": fingerprint,
     }.items():
         program = program.replace(shown, real)
@@ -258,7 +260,7 @@ def here(request: pytest.FixtureRequest, world: World, tmp_path: Path, title: st
     return Client(start, end, lambda: running[-1].poll(), log.read_text)
 
 
-def there(request: pytest.FixtureRequest, world: World, tmp_path: Path, title: str, name: str) -> Client:
+def there(request: pytest.FixtureRequest, world: World, tmp_path: Path, title: str, name: str, port: int) -> Client:
     """A program that runs in a container with Debian's clients."""
     machine: Container = request.getfixturevalue("machine")
     version, program = section(title)
@@ -266,7 +268,8 @@ def there(request: pytest.FixtureRequest, world: World, tmp_path: Path, title: s
     # Before a colon stands Debian's epoch.
     assert installed.rpartition(":")[2].startswith(version), f"{title}: the page has {version}, Debian {installed}"
     key = re.findall(r"SHA256:\S+", machine.shell("ssh-keygen -lf ~/.ssh/known_hosts").expect().stdout)[0]
-    for shown, real in {"proxme.example.com": world.scenario.domain, "guest-x": name, "SHA256:…": key}.items():
+    shows = {"2222": str(port), "proxme.example.com": world.scenario.domain, "guest-x": name, "SHA256:…": key}
+    for shown, real in shows.items():
         program = program.replace(shown, real)
     file = f"/run/{name_for(title)}-{name}"
     command = program
@@ -296,10 +299,11 @@ def there(request: pytest.FixtureRequest, world: World, tmp_path: Path, title: s
     )
 
 
+@pytest.mark.parametrize("port", [2222, 443])
 @pytest.mark.parametrize("title", [*LIBRARIES, *PROGRAMS])
-def test_a_program_of_the_page_opens_the_tunnel(client, visitor, world, title) -> None:
+def test_a_program_of_the_page_opens_the_tunnel(client, visitor, world, title, port) -> None:
     name = name_for(title)
-    one = client(title, name)
+    one = client(title, name, port)
     url = f"https://{name}.{world.scenario.domain}/"
 
     def served() -> bool:

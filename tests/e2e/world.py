@@ -147,14 +147,14 @@ class Container:
         return self.exec("python3", "-c", (INSIDE / script).read_text(), *arguments, stdin=stdin, timeout=timeout)
 
     @contextmanager
-    def background(self, script: str, *arguments: str) -> Iterator[None]:
-        """Let a script of tests/e2e/inside run in it for as long as the `with` block lasts."""
+    def background(self, script: str, *arguments: str) -> Iterator[str]:
+        """Let a script of tests/e2e/inside run in it for as long as the `with` block lasts; gives a file with its pid."""
         note = f"/run/{script}-{next(_numbers)}.pid"
         code = (INSIDE / script).read_text()
         self.spawn("sh", "-c", f'echo $$ >{note}; exec python3 -c "$@" 2>{note}.error', "sh", code, *arguments)
         until(f"{script} has started", lambda: self.exec("test", "-s", note).code == 0)
         try:
-            yield
+            yield note
         finally:
             self.shell(f"kill -9 $(cat {note})")
 
@@ -847,10 +847,12 @@ class Visitor(Container):
     @contextmanager
     def _visits(self, script: str, url: str, *options: str) -> Iterator[Visits]:
         file = f"/run/visits-{next(_numbers)}"
-        with self.background(script, url, "/run/root.pem", file, *options):
+        with self.background(script, url, "/run/root.pem", file, *options) as note:
             visits = Visits(self, file)
             until(f"the first visit of {url} is over", visits.since)
             yield visits
+            # Without this, a script that died would be a visitor with no complaint.
+            assert self.shell(f"kill -0 $(cat {note})").code == 0, self.read(f"{note}.error")
 
     def send(self, name: str, request: bytes) -> str:
         """Send bytes to the host over TLS, as a visitor of `name`; what came back until a silent second later."""

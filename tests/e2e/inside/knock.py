@@ -28,8 +28,9 @@ def main() -> None:
     connection = None
     with pathlib.Path(sys.argv[3]).open("w", buffering=1) as output:
         while True:
-            # A host may close a connection between two visits; clients look whether it has.
-            if connection and (new or select.select([connection.sock], [], [], 0)[0]):
+            # A host may close a connection with an answer (then there is no socket any more), or between two visits;
+            # clients look whether it has.
+            if connection and (new or not connection.sock or select.select([connection.sock], [], [], 0)[0]):
                 connection.close()
                 connection = None
             came = time.monotonic()
