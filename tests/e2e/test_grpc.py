@@ -102,3 +102,29 @@ def test_a_web_server_that_speaks_http_2_alone(
         for http in ("1.1", "2"):
             answer = visitor.get(f"https://{label}.{domain}/page", http=http)
             assert (answer.status, answer.body) == (200, "by HTTP/2\n"), answer.error
+
+
+@pytest.mark.parametrize("http", ["1.1", "2"])
+def test_a_web_server_that_speaks_http_2_alone_from_now_on(
+    owner: Client, visitor: Visitor, domain: str, http: str
+) -> None:
+    """Within the minute for which it is believed to speak HTTP/1, one visitor is told so, and does not wait."""
+    url = f"https://guest-later.{domain}/"
+    with owner.tunnel("guest-later:80:localhost:8082"):
+        owner.spawn("python3", "-m", "http.server", "8082", "--directory", "/srv/web")
+        try:
+            # The first one comes by Caddy.
+            until("it answers", lambda: visitor.get(url, http=http).status == 200)
+            assert visitor.get(url, http=http).status == 200
+        finally:
+            owner.shell("pkill -f '[h]ttp.server 8082'; until ! nc -z localhost 8082; do sleep 0.1; done").expect()
+        owner.spawn("nghttpd", "--no-tls", "--htdocs=/srv/web", "8082")
+        try:
+            until("it listens again", lambda: owner.exec("nc", "-z", "localhost", "8082").code == 0)
+            answer = visitor.get(url, http=http)
+            assert (answer.status, answer.error) == (502, ""), answer
+            assert answer.total < 5
+            assert "<h1>" in answer.body
+            until("the next one is served", lambda: visitor.get(f"{url}page", http=http).body == "by HTTP/2\n")
+        finally:
+            owner.shell("pkill -f '[n]ghttpd.*8082'").expect()

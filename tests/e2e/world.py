@@ -148,7 +148,7 @@ class Container:
 
     @contextmanager
     def background(self, script: str, *arguments: str) -> Iterator[str]:
-        """Let a script of tests/e2e/inside run in it for as long as the `with` block lasts; gives a file with its pid."""
+        """Let a script of tests/e2e/inside run in it as long as the `with` block lasts; gives the file of its pid."""
         note = f"/run/{script}-{next(_numbers)}.pid"
         code = (INSIDE / script).read_text()
         self.spawn("sh", "-c", f'echo $$ >{note}; exec python3 -c "$@" 2>{note}.error', "sh", code, *arguments)

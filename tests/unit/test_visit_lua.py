@@ -361,6 +361,7 @@ def test_of_an_answer_without_a_status_line_the_edges_visitors_read_a_page(nginx
         head, _, body = page.body.rpartition("\r\n\r\n")
         assert head.split("\r\n")[0] == ("" if http2 else "HTTP/1.1 502 Bad Gateway")
         assert ("Cache-Control: no-store" in head) == (not http2)
+        assert (f"Content-Length: {len(body.encode())}\r\n" in head) == (not http2)
         assert body.startswith("<style>")
         # Nobody would ask a second time.
         assert nginx.route(GUEST).exec is None

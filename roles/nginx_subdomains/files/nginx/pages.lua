@@ -22,18 +22,21 @@ function pages.show(name, status)
   local label = tunnels.plain(ngx.var.label) -- "" where the host has none
   local values = { host = ngx.var.host, forward = forward_for(label), link = notice.link() }
   local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;" }
+  local page = texts[name]:gsub("{(%l+)}", function(key)
+    return values[key] and (values[key]:gsub('[&<>"]', entities))
+  end)
   ngx.status = status
-  -- A service that answers without a status line makes nginx believe that its visitor speaks HTTP/0.9, in which no header is sent.
+  -- A service that answers without a status line makes nginx believe that its visitor speaks HTTP/0.9, in which no header is sent. Nor does
+  -- nginx close his connection after the page.
   if ngx.req.http_version() < 1 and ngx.var.server_protocol:find "^HTTP/1" then
     ngx.print(table.concat({
-      "HTTP/1.1 " .. status .. " Bad Gateway", "Content-Type: text/html; charset=utf-8", "Cache-Control: no-store", "Connection: close", "\r\n",
+      "HTTP/1.1 " .. status .. " Bad Gateway", "Content-Type: text/html; charset=utf-8", "Content-Length: " .. #page, "Cache-Control: no-store",
+      "Connection: close", "\r\n",
     }, "\r\n"))
   end
   ngx.header.content_type = "text/html; charset=utf-8"
   ngx.header.cache_control = "no-store"
-  ngx.print((texts[name]:gsub("{(%l+)}", function(key)
-    return values[key] and (values[key]:gsub('[&<>"]', entities))
-  end)))
+  ngx.print(page)
 end
 
 -- content: the tunnel gave no answer that can be passed on. Either its listener vanished within the last second, or its service said nothing at
