@@ -179,8 +179,8 @@ class Bench:
         self.all_up = math.nan
         self.tries = 0
 
-    def prepare(self) -> None:
-        """Start the backend and its tunnel, and take the memory of earlier visitors from nginx and Caddy."""
+    def fill(self) -> None:
+        """Start the backend, and make the files that are sent."""
         for container in (self.client, self.load):
             # Files without content: all zeros, and no disk.
             script = "mkdir /run/site && cd /run/site && printf %0128d 0 >index.html && "
@@ -190,6 +190,10 @@ class Bench:
         self.client.exec("nginx", "-c", "/run/backend.conf").expect()
         self.client.copy_in(pathlib.Path(__file__).with_name("sink.py"), "/run/sink.py")
         self.client.spawn("python3", "/run/sink.py", "81")
+
+    def prepare(self) -> None:
+        """Start the backend and its tunnel, and take the memory of earlier visitors from nginx and Caddy."""
+        self.fill()
         self.client.tunnel(f"{PAGE}:80:127.0.0.1:80", f"{SINK}:80:127.0.0.1:81")
         self.host.docker("restart", NGINX, CADDY).expect()
         until("nginx and Caddy are back", self.host.all_up, within=30)
