@@ -75,9 +75,7 @@ DOWNGRADES: dict[str, tuple[list[tuple[str, str]], str]] = {
 
 
 @pytest.mark.parametrize("kind", DOWNGRADES)
-def test_no_request_is_smuggled_by_http2(
-    kind: str, host: Host, raw: RawService, visitor: Visitor, domain: str
-) -> None:
+def test_no_request_is_smuggled_by_http2(kind: str, host: Host, raw: RawService, visitor: Visitor, domain: str) -> None:
     """The service sees the one request, with its body where it ends, or none; by Caddy and by the edge."""
     name = f"guest-raw.{domain}"
     given, body = DOWNGRADES[kind]
