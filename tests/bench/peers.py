@@ -22,7 +22,7 @@ from rich import box
 from rich.table import Table
 from world import Client, Container, Meter, Result, Scenario, Visitor, World, run, until
 
-PEERS = {"sish": "github.com/antoniomika/sish@v2.23.0", "frp": "github.com/fatedier/frp/cmd/...@v0.71.0"}
+SISH, FRP = "v2.23.0", "v0.71.0"
 CACHE = ROOT / ".cache/peers"
 DOMAIN = "bench.test"
 # Handshakes in so many seconds, by so many threads at once.
@@ -63,13 +63,18 @@ class ThisMachine:
 
 def build() -> pathlib.Path:
     """Build the peers; the folder of their programs."""
-    programs = CACHE / "bin"
-    for name, package in PEERS.items():
-        if not (programs / ("frps" if name == "frp" else name)).exists():
-            say(f"{package} is built")
-            # Without frp's dashboard, which is no part of its module.
-            environment = {**os.environ, "GOBIN": str(programs), "CGO_ENABLED": "0", "GOFLAGS": "-tags=noweb"}
-            subprocess.run(["go", "install", package], env=environment, check=True)
+    programs, source = CACHE / "bin", CACHE / "sish"
+    # Without frp's dashboard, which is no part of its module.
+    environment = {**os.environ, "GOBIN": str(programs), "CGO_ENABLED": "0", "GOFLAGS": "-tags=noweb -buildvcs=false"}
+    if not (programs / "frps").exists():
+        say(f"frp {FRP} is built")
+        subprocess.run(["go", "install", f"github.com/fatedier/frp/cmd/...@{FRP}"], env=environment, check=True)
+    if not (programs / "sish").exists():
+        say(f"sish {SISH} is built")
+        if not source.exists():
+            clone = ["git", "clone", "--quiet", "--branch", SISH, "https://github.com/antoniomika/sish", str(source)]
+            subprocess.run(clone, check=True)
+        subprocess.run(["go", "install", "."], cwd=source, env=environment, check=True)
     return programs
 
 
@@ -119,8 +124,9 @@ def state(scenario: Scenario, title: str) -> Iterator[list[Way]]:
 
 
 @contextmanager
-def peer(world: World, programs: pathlib.Path, name: str) -> Iterator[list[Way]]:
+def peer(world: World, programs: pathlib.Path, start: Callable[..., list[Way]]) -> Iterator[list[Way]]:
     """A peer with one tunnel. The load shares the network of its server."""
+    name = start.__name__
     server, client = (
         Container(world.container(f"peers-{name}")),
         Client(world.container(f"peers-{name}-client"), DOMAIN),
@@ -134,7 +140,7 @@ def peer(world: World, programs: pathlib.Path, name: str) -> Iterator[list[Way]]
             for program in programs.iterdir():
                 run("docker", "cp", str(program), f"{container.name}:/usr/local/bin/{program.name}").expect()
         Bench(world, load, client).fill()
-        ways = (sish if name == "sish" else frp)(server, client, load)
+        ways = start(server, client, load)
         warm(ways)
         yield ways
     finally:
@@ -208,8 +214,8 @@ def main() -> None:
         ways = [*stack.enter_context(state(world.scenario, "here"))]
         for number, file in enumerate(args.other):
             ways += stack.enter_context(state(Scenario.read(file), f"other {number + 1}"))
-        for name in PEERS:
-            ways += stack.enter_context(peer(world, programs, name))
+        for start in (sish, frp):
+            ways += stack.enter_context(peer(world, programs, start))
         for number in range(args.rounds):
             say(f"Round {number + 1} of {args.rounds}, load {os.getloadavg()[0]:.1f}")
             for way in ways:
