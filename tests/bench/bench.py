@@ -39,10 +39,12 @@ sys.path.insert(0, str(ROOT / "tests/e2e"))
 from instance import find_world  # noqa: E402
 from world import Client, Container, Meter, Result, Visitor, World, until  # noqa: E402
 
-POD, SSHD, NGINX, CADDY, EDGE = (f"proxme-tunnel-{part}" for part in ("network", "sshd", "nginx", "caddy", "edge"))
+PARTS = ("network", "sshd", "nginx", "caddy", "edge", "relay")
+POD, SSHD, NGINX, CADDY, EDGE, RELAY = (f"proxme-tunnel-{part}" for part in PARTS)
 # Where the edge listens in its namespace.
 EDGE_PORT = 65443
 PAGE, SINK = "guest-bench", "guest-bench-sink"
+BY_443 = "raw tunnel by 443"
 MIB = 2**20
 STREAM = 256 * MIB
 UPLOAD = 1024 * MIB
@@ -223,12 +225,16 @@ class Bench:
         def raw(name: str) -> str:
             return f"http://[{address_of(name)}]"
 
+        def raw_by_443(name: str) -> str:
+            return raw(f"{name}-443")
+
         all_parts = (SSHD, NGINX, CADDY)
         # The first visitor of a name in an hour is led to Caddy.
         edge_parts = (*all_parts, EDGE)
         return [
             Way("backend", self.client, (), backend, (), ("--h1",), Meter(self.host)),
             Way("raw tunnel", self.load, inside(POD), raw, (), ("--h1",), Meter(self.host, SSHD)),
+            Way(BY_443, self.load, inside(POD), raw_by_443, (), ("--h1",), Meter(self.host, SSHD, EDGE, RELAY)),
             way("+ nginx", "http", ["--unix-socket", socket], ["--h1", f"--base-uri=unix:{socket}"], SSHD, NGINX),
             way("+ Caddy, HTTP", "http", to(plain), at(plain, "--h1"), *all_parts),
             way("HTTPS, HTTP/1.1", "https", ["--http1.1", *to(443)], at(443, "--h1"), *all_parts),
@@ -358,6 +364,7 @@ class Bench:
             Bar("stream up through the edge to that through Caddy, HTTP/2", to_caddy("HTTP/2", "up"), least=1.8),
             Bar("requests/s through nginx, as a part of the raw tunnel's", self.ratio("+ nginx", "rate"), least=0.6),
             Bar("requests/s through Caddy, HTTP", self.ratio(plain, "rate"), least=0.15),
+            *(Bar(f"stream {way} of a tunnel by 443", self.ratio(BY_443, way), least=0.75) for way in ("down", "up")),
             *(Bar(f"stream {way} through Caddy, HTTP", self.ratio(plain, way), least=0.8) for way in ("down", "up")),
             *(Bar(f"stream {way} through Caddy, HTTP/2", self.ratio(h2, way), least=0.4) for way in ("down", "up")),
             Bar("MiB for an idle tunnel", self.idle_tunnel, most=2),
@@ -418,8 +425,10 @@ def main() -> int:
     powers += ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]
     with world.visitor("bench-load", *powers) as load, world.client("bench-client") as client:
         bench = Bench(world, load, client)
-        say("The backend and its tunnel are started; nginx and Caddy are restarted")
+        say("The backend and its tunnels are started; nginx and Caddy are restarted")
         bench.prepare()
+        by_443 = Client(client.name, client.host, port=443)
+        by_443.tunnel(f"{PAGE}-443:80:127.0.0.1:80", f"{SINK}-443:80:127.0.0.1:81")
         with bench.bench_site() as plain:
             ways = bench.ways(plain)
             for way in ways:
