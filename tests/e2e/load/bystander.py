@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 from world import Host, Meter, Visitor, until
 
-PARTS = [f"proxme-tunnel-{part}" for part in ("resolver", "sshd", "nginx", "caddy")]
+PARTS = [f"proxme-tunnel-{part}" for part in ("resolver", "sshd", "nginx", "caddy", "edge", "relay")]
 HOLDERS = ["proxme-tunnel-network", "proxme-tunnel-caddy-network"]
 MIB = 2**20
+# How far above its figure before an attack a container's memory may stay, in MiB. The edge keeps what 400 connections
+# have taken for the next ones: the same again takes no more.
+STAYS = dict.fromkeys(PARTS, 32) | {"proxme-tunnel-edge": 64}
 ROWS: list[str] = []
 NOTES: list[str] = []
 
@@ -49,8 +52,8 @@ class Bystander:
         """Expect that the attack in the block harms nobody.
 
         All the bystander's visitors, twenty a second, are served, 99 of 100 in less than a second; no container ends;
-        the host listens where it did; and within five minutes each container's memory is back, up to 32 MiB. Yields
-        the most memory of each so far (bytes).
+        the host listens where it did; and within five minutes each container's memory is back, but for what STAYS.
+        Yields the most memory of each so far (bytes).
         """
         started, listening, meter = self.host.started(*HOLDERS, *PARTS), self.host.listening(), Meter(self.host, *PARTS)
         idle = meter.anonymous()
@@ -77,7 +80,7 @@ class Bystander:
 
         def back() -> dict[str, int]:
             now = meter.anonymous()
-            assert all(now[part] <= idle[part] + 32 * MIB for part in PARTS), rise(now)
+            assert all(now[part] <= idle[part] + STAYS[part] * MIB for part in PARTS), rise(now)
             return now
 
         # Caddy gives garbage back by two collections, each up to two minutes after the last one.
