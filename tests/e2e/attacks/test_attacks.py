@@ -235,7 +235,7 @@ def test_more_tunnels_from_one_address_than_allowed_are_refused(
     assert client.tunnel("guest-x:80", to=web).running
 
 
-# One after the other: of those that come in the same moment the kernel may count some too few (in one of 150 tries).
+# One after the other, so that the kernel's count is exact.
 HIDDEN = """
 import socket, sys
 came = []
