@@ -25,7 +25,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ http {
 }
 """
 
-console = Console(highlight=False, width=132, soft_wrap=True)
+console = Console(highlight=False, width=200, soft_wrap=True)
 started = time.monotonic()
 
 
@@ -129,6 +129,44 @@ class Way:
             raise AssertionError(f"{self.title}: not every request succeeded\n{report}")
         times = sorted(int(line.split("\t")[2]) for line in self.container.read("/run/requests").splitlines())
         return total, total / seconds, times[len(times) * 99 // 100] / 1000
+
+
+def tls_ways(title: str, load: Container, enter: Sequence[str], domain: str, port: int, meter: Meter) -> list[Way]:
+    """Both versions of HTTP over TLS, at a port of a namespace's loopback."""
+    return [
+        Way(
+            f"{title}, HTTP/{version}",
+            load,
+            (*enter,),
+            lambda name: f"https://{name}.{domain}",
+            (f"--http{version}", "--connect-to", f"::127.0.0.1:{port}"),
+            (f"--connect-to=127.0.0.1:{port}", *options),
+            meter,
+        )
+        for version, options in (("1.1", ["--h1"]), ("2", []))
+    ]
+
+
+def front_ways(world: World, load: Container, title: str, port: int, *parts: str) -> list[Way]:
+    """The ways of visitors over TLS to a host of ours, at a port of the front end's namespace."""
+    enter = ("nsenter", f"--net=/proc/{world.host.main_process(CADDY)}/ns/net")
+    return tls_ways(title, load, enter, world.scenario.domain, port, Meter(world.host, *parts))
+
+
+def warm(ways: Sequence[Way]) -> None:
+    """Wait until each way answers, also for uploads."""
+    for way in ways:
+        for name, options in ((PAGE, []), (SINK, ["--data", "x"])):
+            until(f"{way.title} answers", lambda way=way, n=name, o=options: way.fetch(*o, name=n), within=30)
+
+
+@contextmanager
+def load_of(world: World) -> Iterator[Visitor]:
+    """A machine for load generators: it sees the processes of the host, and so can enter their network namespaces."""
+    powers = [f"--pid=container:{world.host.name}", "--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE"]
+    powers += ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]
+    with world.visitor("bench-load", *powers) as load:
+        yield load
 
 
 @dataclass
@@ -209,15 +247,9 @@ class Bench:
         def inside(part: str) -> tuple[str, ...]:
             return ("nsenter", f"--net=/proc/{processes[part]}/ns/net")
 
-        def way(title: str, scheme: str, curl: list[str], h2load: list[str], *parts: str) -> Way:
+        def way(title: str, curl: list[str], h2load: list[str], *parts: str) -> Way:
             enter, meter = inside(CADDY if CADDY in parts else POD), Meter(self.host, *parts)
-            return Way(title, self.load, enter, lambda name: f"{scheme}://{name}.{domain}", (*curl,), (*h2load,), meter)
-
-        def to(port: int) -> list[str]:
-            return ["--connect-to", f"::127.0.0.1:{port}"]
-
-        def at(port: int, *options: str) -> list[str]:
-            return [f"--connect-to=127.0.0.1:{port}", *options]
+            return Way(title, self.load, enter, lambda name: f"http://{name}.{domain}", (*curl,), (*h2load,), meter)
 
         def backend(name: str) -> str:
             return f"http://127.0.0.1:{80 if name == PAGE else 81}"
@@ -229,18 +261,20 @@ class Bench:
             return raw(f"{name}-443")
 
         all_parts = (SSHD, NGINX, CADDY)
-        # The first visitor of a name in an hour is led to Caddy.
-        edge_parts = (*all_parts, EDGE)
         return [
             Way("backend", self.client, (), backend, (), ("--h1",), Meter(self.host)),
             Way("raw tunnel", self.load, inside(POD), raw, (), ("--h1",), Meter(self.host, SSHD)),
             Way(BY_443, self.load, inside(POD), raw_by_443, (), ("--h1",), Meter(self.host, SSHD, EDGE, RELAY)),
-            way("+ nginx", "http", ["--unix-socket", socket], ["--h1", f"--base-uri=unix:{socket}"], SSHD, NGINX),
-            way("+ Caddy, HTTP", "http", to(plain), at(plain, "--h1"), *all_parts),
-            way("HTTPS, HTTP/1.1", "https", ["--http1.1", *to(443)], at(443, "--h1"), *all_parts),
-            way("HTTPS, HTTP/2", "https", ["--http2", *to(443)], at(443), *all_parts),
-            way("edge, HTTP/1.1", "https", ["--http1.1", *to(EDGE_PORT)], at(EDGE_PORT, "--h1"), *edge_parts),
-            way("edge, HTTP/2", "https", ["--http2", *to(EDGE_PORT)], at(EDGE_PORT), *edge_parts),
+            way("+ nginx", ["--unix-socket", socket], ["--h1", f"--base-uri=unix:{socket}"], SSHD, NGINX),
+            way(
+                "+ Caddy, HTTP",
+                ["--connect-to", f"::127.0.0.1:{plain}"],
+                [f"--connect-to=127.0.0.1:{plain}", "--h1"],
+                *all_parts,
+            ),
+            *front_ways(self.world, self.load, "HTTPS", 443, *all_parts),
+            # The first visitor of a name in an hour is led to Caddy.
+            *front_ways(self.world, self.load, "edge", EDGE_PORT, *all_parts, EDGE),
         ]
 
     @contextmanager
@@ -420,10 +454,7 @@ def main() -> int:
     if load_before > cores / 2:
         say("Other work runs on this machine: what follows are not figures to keep")
     begin = time.monotonic()
-    # It sees the processes of the host and so can enter their network namespaces.
-    powers = [f"--pid=container:{world.host.name}", "--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE"]
-    powers += ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]
-    with world.visitor("bench-load", *powers) as load, world.client("bench-client") as client:
+    with load_of(world) as load, world.client("bench-client") as client:
         bench = Bench(world, load, client)
         say("The backend and its tunnels are started; nginx and Caddy are restarted")
         bench.prepare()
@@ -431,10 +462,7 @@ def main() -> int:
         by_443.tunnel(f"{PAGE}-443:80:127.0.0.1:80", f"{SINK}-443:80:127.0.0.1:81")
         with bench.bench_site() as plain:
             ways = bench.ways(plain)
-            for way in ways:
-                for name in (PAGE, SINK):
-                    options = ["--data", "x"] if name == SINK else []
-                    until(f"{way.title} answers", lambda way=way, n=name, o=options: way.fetch(*o, name=n), within=30)
+            warm(ways)
             say("1 GiB is sent while memory is watched")
             bench.memory_over_upload(ways[-1])
             for number in range(args.rounds):

@@ -14,15 +14,35 @@ import os
 import pathlib
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from bench import CADDY, EDGE, EDGE_PORT, NGINX, PAGE, ROOT, SINK, SSHD, STREAM, Bench, Way, console, find_world, say
+from bench import (
+    CADDY,
+    EDGE,
+    EDGE_PORT,
+    MIB,
+    NGINX,
+    PAGE,
+    ROOT,
+    SINK,
+    SSHD,
+    STREAM,
+    Bench,
+    Way,
+    console,
+    find_world,
+    front_ways,
+    load_of,
+    say,
+    tls_ways,
+    warm,
+)
 from rich import box
 from rich.table import Table
 from world import Client, Container, Meter, Result, Scenario, Visitor, World, run, until
 
-SISH, FRP = "v2.23.0", "v0.71.0"
+PEERS = {"antoniomika/sish": ("v2.23.0", "."), "fatedier/frp": ("v0.70.1", "./cmd/...")}
 CACHE = ROOT / ".cache/peers"
 DOMAIN = "bench.test"
 # Handshakes in so many seconds, by so many threads at once.
@@ -62,61 +82,28 @@ class ThisMachine:
 
 
 def build() -> pathlib.Path:
-    """Build the peers; the folder of their programs."""
-    programs, source = CACHE / "bin", CACHE / "sish"
-    # Without frp's dashboard, which is no part of its module.
+    """Build the peers from their repositories, each at its release; the folder of their programs."""
+    programs = CACHE / "bin"
+    # Without frp's dashboard, for which it would need Node.js.
     environment = {**os.environ, "GOBIN": str(programs), "CGO_ENABLED": "0", "GOFLAGS": "-tags=noweb -buildvcs=false"}
-    if not (programs / "frps").exists():
-        say(f"frp {FRP} is built")
-        subprocess.run(["go", "install", f"github.com/fatedier/frp/cmd/...@{FRP}"], env=environment, check=True)
-    if not (programs / "sish").exists():
-        say(f"sish {SISH} is built")
+    for repository, (tag, packages) in PEERS.items():
+        source = CACHE / f"{repository.replace('/', '-')}-{tag}"
         if not source.exists():
-            clone = ["git", "clone", "--quiet", "--branch", SISH, "https://github.com/antoniomika/sish", str(source)]
+            clone = ["git", "clone", "--quiet", "--branch", tag, f"https://github.com/{repository}", str(source)]
             subprocess.run(clone, check=True)
-        subprocess.run(["go", "install", "."], cwd=source, env=environment, check=True)
+        subprocess.run(["go", "install", packages], cwd=source, env=environment, check=True)
     return programs
-
-
-def front_ways(world: World, load: Visitor, title: str, port: int, *parts: str) -> list[Way]:
-    """The ways of visitors over TLS to a host of ours."""
-    enter = ("nsenter", f"--net=/proc/{world.host.main_process(CADDY)}/ns/net")
-    return tls_ways(title, load, enter, world.scenario.domain, port, Meter(world.host, *parts))
-
-
-def tls_ways(title: str, load: Container, enter: Sequence[str], domain: str, port: int, meter: Meter) -> list[Way]:
-    """Both versions of HTTP over TLS at a port of a namespace's loopback."""
-    return [
-        Way(
-            f"{title}, HTTP/{version}",
-            load,
-            (*enter,),
-            lambda name: f"https://{name}.{domain}",
-            (f"--http{version}", "--connect-to", f"::127.0.0.1:{port}"),
-            (f"--connect-to=127.0.0.1:{port}", *options),
-            meter,
-        )
-        for version, options in (("1.1", ["--h1"]), ("2", []))
-    ]
-
-
-def warm(ways: Sequence[Way]) -> None:
-    """Wait until each way answers, also for uploads. The first visitor of a name in an hour comes by Caddy."""
-    for way in ways:
-        for name, options in ((PAGE, []), (SINK, ["--data", "x"])):
-            until(f"{way.title} answers", lambda way=way, n=name, o=options: way.fetch(*o, name=n), within=30)
 
 
 @contextmanager
 def state(scenario: Scenario, title: str) -> Iterator[list[Way]]:
     """A host of ours, with one tunnel: by its edge, if it has one, else by Caddy."""
     world = World(scenario)
-    powers = [f"--pid=container:{world.host.name}", "--cap-add=SYS_ADMIN", "--cap-add=SYS_PTRACE"]
-    powers += ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"]
-    with world.visitor("peers-load", *powers) as load, world.client("peers-client") as client:
+    with load_of(world) as load, world.client("bench-client") as client:
         Bench(world, load, client).prepare()
         has_edge = world.host.docker("inspect", EDGE).code == 0
         port, parts = (EDGE_PORT, (SSHD, NGINX, CADDY, EDGE)) if has_edge else (443, (SSHD, NGINX, CADDY))
+        # The certificates; after them the first visitor of a name in an hour is led to Caddy.
         warm(front_ways(world, load, title, 443, *parts))
         ways = front_ways(world, load, title, port, *parts)
         warm(ways)
@@ -148,19 +135,30 @@ def peer(world: World, programs: pathlib.Path, start: Callable[..., list[Way]]) 
             container.remove()
 
 
+def serve(server: Container, command: str, port: int) -> None:
+    """Start a peer's server, and wait until it listens; what it says is shown if it never does."""
+    server.spawn("sh", "-c", f"exec {command} >/run/log 2>&1")
+
+    def listens() -> bool:
+        assert server.exec("nc", "-z", "localhost", str(port)).code == 0, server.read("/run/log")
+        return True
+
+    until(f"{command.split()[0]} listens", listens, within=20)
+
+
 def sish(server: Container, client: Client, load: Visitor) -> list[Way]:
     """Start sish with TLS; its client is ssh."""
     server.shell(
-        "mkdir -p /run/keys /run/tls && cd /run/tls && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
+        "mkdir -p /run/keys /run/accounts /run/tls && cd /run/tls && "
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
         f"-nodes -days 2 -subj /CN={DOMAIN} -addext subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN} "
         f"-keyout {DOMAIN}.key -out {DOMAIN}.crt"
     ).expect()
     load.write("/run/root.pem", server.read(f"/run/tls/{DOMAIN}.crt"))
     options = "--ssh-address=:2222 --http-address=:80 --https-address=:443 --https --authentication=false"
     options += f" --https-certificate-directory=/run/tls --private-keys-directory=/run/keys --domain={DOMAIN}"
-    options += " --bind-random-subdomains=false --bind-random-aliases=false"
-    server.spawn("sh", "-c", f"exec sish {options} >/run/log 2>&1")
-    until("sish listens", lambda: server.exec("nc", "-z", "localhost", "2222").code == 0, within=20)
+    options += " --authentication-keys-directory=/run/accounts --load-templates=false --bind-random-subdomains=false"
+    serve(server, f"sish {options}", 2222)
     ssh = "ssh -p 2222 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -N"
     forwards = f"-R {PAGE}:80:127.0.0.1:80 -R {SINK}:80:127.0.0.1:81"
     client.spawn("sh", "-c", f"exec {ssh} {forwards} x@peers-sish >/run/log 2>&1 </dev/null")
@@ -175,8 +173,7 @@ def frp(server: Container, client: Client, load: Visitor) -> list[Way]:
         for name, port in ((PAGE, 80), (SINK, 81))
     )
     client.write("/run/frpc.toml", f'serverAddr = "peers-frp"\nserverPort = 7000\n{proxies}')
-    server.spawn("sh", "-c", "exec frps -c /run/frps.toml >/run/log 2>&1")
-    until("frps listens", lambda: server.exec("nc", "-z", "localhost", "7000").code == 0, within=20)
+    serve(server, "frps -c /run/frps.toml", 7000)
     client.spawn("sh", "-c", "exec frpc -c /run/frpc.toml >/run/log 2>&1")
     meter = Meter(ThisMachine(), server.name)
     curl, h2load = ("--connect-to", "::127.0.0.1:80"), ("--connect-to=127.0.0.1:80", "--h1")
@@ -197,7 +194,7 @@ def measure(way: Way, seconds: int) -> dict[str, float]:
         command = ["python3", "-c", HANDSHAKES, way.url(PAGE).removeprefix("https://"), way.curl[-1].rpartition(":")[2]]
         used, (shaken,) = cpu(lambda: (int(way.exec(*command, str(seconds)).expect().stdout),))
         found |= {"new TLS connections/s": shaken / seconds, "server CPU, ms per 1,000 of them": used}
-    megabytes = f"{STREAM // 2**20} MiB"
+    megabytes = f"{STREAM // MIB} MiB"
     return found | {f"{megabytes} down, MB/s": way.download(), f"{megabytes} up, MB/s": way.upload()}
 
 
