@@ -512,7 +512,8 @@ class Tunnel:
 
     def stop(self) -> None:
         """End it as Ctrl-C does; ssh takes leave of the server."""
-        if self.running:
+        # A machine that was removed has taken it along.
+        if self.client.exec("true").code == 0 and self.running:
             # Not SIGINT: the shell has it ignored for what runs in the background.
             self._signal("TERM")
 
