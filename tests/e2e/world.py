@@ -191,6 +191,10 @@ class Container:
             *("sh", "-ec", script),
         ).expect()
 
+    def is_gone(self) -> bool:
+        """Whether it was removed."""
+        return "No such container" in run("docker", "container", "inspect", self.name).output
+
     def remove(self) -> None:
         """Remove it."""
         run("docker", "rm", "--force", "--volumes", self.name)
@@ -508,12 +512,12 @@ class Tunnel:
 
     def _signal(self, signal: str) -> None:
         self.client.shell(f"kill -{signal} $(cat {self._file}.pid) 2>/dev/null")
-        until(f"ssh has ended after SIG{signal}", lambda: not self.running, within=10)
+        # A machine that was removed has taken it along.
+        until(f"ssh has ended after SIG{signal}", lambda: not self.running or self.client.is_gone(), within=10)
 
     def stop(self) -> None:
         """End it as Ctrl-C does; ssh takes leave of the server."""
-        # A machine that was removed has taken it along.
-        if self.client.exec("true").code == 0 and self.running:
+        if self.running:
             # Not SIGINT: the shell has it ignored for what runs in the background.
             self._signal("TERM")
 
